@@ -1,0 +1,173 @@
+// A device is one ggml backend that is open: it computes graphs, one at a time, off the event loop.
+import koffi from "koffi";
+import { availableParallelism } from "node:os";
+import { NlaError } from "../error.js";
+import type { Pointer } from "./ggml.js";
+import { loadLibrary } from "./library.js";
+import type { GgmlLibrary } from "./library.js";
+
+/** What kind of hardware a device is. */
+export type DeviceKind = "cpu" | "gpu" | "integrated-gpu" | "accelerator" | "other";
+
+/** A device that ggml can see. */
+export interface DeviceInfo {
+  readonly index: number;
+  readonly name: string;
+  readonly description: string;
+  readonly kind: DeviceKind;
+}
+
+const KINDS: readonly DeviceKind[] = ["cpu", "gpu", "integrated-gpu", "accelerator"];
+
+// More threads than this have never been run, and a typo such as 20000 would exhaust the process.
+const MAX_THREADS = 512;
+
+/** Every device that ggml can see, in its order. */
+export function listDevices(): DeviceInfo[] {
+  const { ggml } = loadLibrary();
+  return Array.from({ length: Number(ggml.ggml_backend_dev_count()) }, (_, index) => {
+    const device = ggml.ggml_backend_dev_get(index);
+    return {
+      index,
+      name: ggml.ggml_backend_dev_name(device),
+      description: ggml.ggml_backend_dev_description(device),
+      kind: KINDS[ggml.ggml_backend_dev_type(device)] ?? "other",
+    };
+  });
+}
+
+/** Options of {@link Device.open}. */
+export interface DeviceOptions {
+  /** `"cpu"`, or the name or kind that {@link listDevices} gives. Defaults to `"cpu"`. */
+  readonly device?: string;
+  /** CPU threads. Defaults to the number of cores this process may use. */
+  readonly threads?: number;
+}
+
+/** One open backend. Computations on it queue up, so that two callers never share its thread pool or scratch memory. */
+export class Device implements Disposable {
+  readonly info: DeviceInfo;
+  readonly threads: number;
+  readonly library: GgmlLibrary;
+  #backend: Pointer | null;
+  #queue: Promise<unknown> = Promise.resolve();
+
+  private constructor(library: GgmlLibrary, info: DeviceInfo, threads: number, backend: Pointer) {
+    this.library = library;
+    this.info = info;
+    this.threads = threads;
+    this.#backend = backend;
+  }
+
+  /**
+   * Opens a device.
+   *
+   * @throws NlaError `engine.device` where there is none of that name, `engine.threads` for a thread count that is not
+   *   an integer between 1 and 512
+   */
+  static open({ device = "cpu", threads = availableParallelism() }: DeviceOptions = {}): Device {
+    if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
+      throw new NlaError({
+        code: "engine.threads",
+        subject: "threads",
+        found: String(threads),
+        wanted: `an integer from 1 to ${MAX_THREADS}`,
+        next: "Set --threads to the number of cores to use.",
+      });
+    }
+    const library = loadLibrary();
+    const { ggml } = library;
+    const all = listDevices();
+    const wanted = device.toLowerCase();
+    const info =
+      all.find((each) => each.name.toLowerCase() === wanted) ?? all.find((each) => each.kind === wanted);
+    const native = info && ggml.ggml_backend_dev_get(info.index);
+    const backend = native ? ggml.ggml_backend_dev_init(native, null) : null;
+    if (!info || !native || !backend) {
+      throw new NlaError({
+        code: "engine.device",
+        subject: `device "${device}"`,
+        found: info
+          ? "a device that would not open"
+          : `only ${all.map((each) => each.name).join(", ") || "no device"}`,
+        wanted: "a device that ggml can open",
+        next: "`nla doctor` lists the devices and why others are missing.",
+      });
+    }
+    if (info.kind === "cpu") {
+      const address = ggml.ggml_backend_reg_get_proc_address(
+        ggml.ggml_backend_dev_backend_reg(native),
+        "ggml_backend_set_n_threads",
+      );
+      setThreadsProto ??= koffi.proto("void nlakit_set_n_threads(void* backend, int threads)");
+      (koffi.decode(address, setThreadsProto) as (backend: Pointer, threads: number) => void)(
+        backend,
+        threads,
+      );
+    }
+    return new Device(library, info, threads, backend);
+  }
+
+  /** True after {@link Device[Symbol.dispose]}. */
+  get disposed(): boolean {
+    return this.#backend === null;
+  }
+
+  /** The native backend, for `engine/` only. */
+  get backend(): Pointer {
+    if (this.#backend === null) {
+      throw new NlaError({
+        code: "engine.disposed",
+        subject: `device ${this.info.name}`,
+        found: "a device that was closed",
+        wanted: "an open one",
+        next: "Keep the device open as long as its tensors and graphs are used.",
+      });
+    }
+    return this.#backend;
+  }
+
+  /**
+   * Runs `task` when everything queued before it has ended, and not at the same time as anything else on this device.
+   *
+   * @throws the signal's reason if it is aborted before the turn comes
+   */
+  exclusive<T>(task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const turn = this.#queue.then(() => {
+      signal?.throwIfAborted();
+      return task();
+    });
+    this.#queue = turn.catch(() => undefined); // the caller gets the error; the queue only needs to know that it ended
+    return turn;
+  }
+
+  /** Computes a native graph on a worker thread. */
+  compute(graph: Pointer): Promise<void> {
+    const { ggml } = this.library;
+    return new Promise((resolve, reject) => {
+      ggml.ggml_backend_graph_compute.async(this.backend, graph, (error, status) => {
+        if (error) reject(error instanceof Error ? error : new Error(String(error)));
+        else if (status !== 0) {
+          reject(
+            new NlaError({
+              code: "engine.compute",
+              subject: `a graph on ${this.info.name}`,
+              found: `status ${status} from ggml`,
+              wanted: "status 0",
+              next: "Report this with the output of `nla doctor --json`.",
+            }),
+          );
+        } else resolve();
+      });
+    });
+  }
+
+  /** Closes the backend. Buffers and graphs on it must be gone before. */
+  [Symbol.dispose](): void {
+    if (this.#backend === null) return;
+    this.library.ggml.ggml_backend_free(this.#backend);
+    this.#backend = null;
+  }
+}
+
+let setThreadsProto: ReturnType<typeof koffi.proto> | undefined;

@@ -1,0 +1,86 @@
+// Tensors that outlive graphs: weights, optimizer state, caches. They are allocated together and freed together.
+import { NlaError } from "../error.js";
+import type { Device } from "./device.js";
+import { BYTES, GGML_TYPE } from "./dtype.js";
+import type { Dtype } from "./dtype.js";
+import type { Pointer } from "./ggml.js";
+
+/** The extent of a tensor in ggml's order: fastest dimension first, always four. */
+export type Extent = readonly [number, number, number, number];
+
+/** What to allocate. */
+export interface NativeSpec {
+  readonly extent: Extent;
+  readonly dtype: Dtype;
+  readonly name: string;
+  /** Whether an optimizer step may change it: ggml demands the mark. Defaults to false. */
+  readonly parameter?: boolean;
+}
+
+/** Copies `data` into a tensor. The caller has checked the sizes. */
+export function writeTensor(device: Device, tensor: Pointer, data: ArrayBufferView, offset = 0): void {
+  device.library.ggml.tensorSet(tensor, data, offset, data.byteLength);
+}
+
+/** Copies a tensor into `into`. The caller has checked the sizes. */
+export function readTensor(device: Device, tensor: Pointer, into: ArrayBufferView, offset = 0): void {
+  device.library.ggml.tensorGet(tensor, into, offset, into.byteLength);
+}
+
+/** A block of device memory with named tensors in it. */
+export class NativeMemory implements Disposable {
+  readonly tensors: readonly Pointer[];
+  readonly bytes: number;
+  readonly #device: Device;
+  #context: Pointer | null;
+  #buffer: Pointer | null;
+
+  /** @throws NlaError `engine.memory` where the device has not that much */
+  constructor(device: Device, specs: readonly NativeSpec[]) {
+    const { ggml } = device.library;
+    this.#device = device;
+    this.#context = ggml.init((specs.length + 1) * (Number(ggml.ggml_tensor_overhead()) + 64));
+    this.tensors = specs.map(({ extent, dtype, name, parameter = false }) => {
+      const tensor = ggml.ggml_new_tensor_4d(this.#context, GGML_TYPE[dtype], ...extent) as Pointer;
+      ggml.ggml_set_name(tensor, name.slice(0, 63));
+      if (parameter) ggml.ggml_set_param(tensor);
+      return tensor;
+    });
+    this.#buffer = ggml.ggml_backend_alloc_ctx_tensors(this.#context, device.backend);
+    if (this.#buffer === null && specs.length > 0) {
+      ggml.ggml_free(this.#context);
+      this.#context = null;
+      const bytes = specs.reduce(
+        (sum, { extent, dtype }) => sum + extent.reduce((a, b) => a * b, BYTES[dtype]),
+        0,
+      );
+      throw new NlaError({
+        code: "engine.memory",
+        subject: `${specs.length} tensors on ${device.info.name}`,
+        found: `no room for ${bytes.toLocaleString("en")} bytes`,
+        wanted: "that much free memory",
+        next: "Use a smaller model, batch or context, or a device with more memory.",
+      });
+    }
+    this.bytes = this.#buffer === null ? 0 : Number(ggml.ggml_backend_buffer_get_size(this.#buffer));
+  }
+
+  /** Sets every byte of one tensor to zero. */
+  zero(tensor: Pointer): void {
+    const { ggml } = this.#device.library;
+    ggml.ggml_backend_tensor_memset(tensor, 0, 0, Number(ggml.ggml_nbytes(tensor)));
+  }
+
+  get disposed(): boolean {
+    return this.#context === null;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#context === null) return;
+    const { ggml } = this.#device.library;
+    if (this.#buffer !== null) ggml.ggml_backend_buffer_free(this.#buffer);
+    ggml.ggml_free(this.#context);
+    this.#buffer = null;
+    this.#context = null;
+  }
+}

@@ -1,0 +1,145 @@
+// One ggml graph: the metadata context that its nodes live in, the order in which they run, and the memory of their
+// results. It checks nothing about shapes; `tensor/` does before it calls, because ggml answers a wrong shape with abort().
+import { NlaError } from "../error.js";
+import type { Device } from "./device.js";
+import { GGML_TYPE } from "./dtype.js";
+import type { Dtype } from "./dtype.js";
+import type { OpName, Pointer } from "./ggml.js";
+import type { Extent } from "./memory.js";
+
+// Room per tensor beyond ggml's own overhead: alignment and the object header.
+const SLACK_BYTES = 96;
+
+/** A graph under construction, then allocated, then computed any number of times. */
+export class NativeGraph implements Disposable {
+  readonly maxTensors: number;
+  readonly #device: Device;
+  #context: Pointer | null;
+  readonly #graph: Pointer;
+  #allocator: Pointer | null = null;
+  #tensors = 0;
+
+  /** @param maxTensors how many tensors the graph may have; metadata for them is reserved, not touched */
+  constructor(device: Device, maxTensors: number) {
+    const { ggml } = device.library;
+    this.#device = device;
+    this.maxTensors = maxTensors;
+    const bytes =
+      maxTensors * (Number(ggml.ggml_tensor_overhead()) + SLACK_BYTES) +
+      Number(ggml.ggml_graph_overhead_custom(maxTensors, false)) +
+      65_536;
+    this.#context = ggml.init(bytes);
+    this.#graph = ggml.ggml_new_graph_custom(this.#context, maxTensors, false) as Pointer;
+  }
+
+  // ggml aborts when a context is full, so the count is kept here.
+  #count(tensors: number): Pointer {
+    if (this.#context === null) {
+      throw new NlaError({
+        code: "engine.disposed",
+        subject: "a graph",
+        found: "a graph that was freed",
+        wanted: "one in use",
+        next: "Build the graph again, or free it later.",
+      });
+    }
+    this.#tensors += tensors;
+    if (this.#tensors > this.maxTensors) {
+      throw new NlaError({
+        code: "engine.graph-size",
+        subject: "a graph",
+        found: `more than ${this.maxTensors} tensors`,
+        wanted: `at most ${this.maxTensors}`,
+        next: "Pass a larger maxTensors to the graph.",
+      });
+    }
+    return this.#context;
+  }
+
+  /** A leaf whose content is set before each run and survives it (both flags: an input alone is recycled after use). */
+  input(extent: Extent, dtype: Dtype): Pointer {
+    const { ggml } = this.#device.library;
+    const tensor = ggml.ggml_new_tensor_4d(this.#count(1), GGML_TYPE[dtype], ...extent) as Pointer;
+    ggml.ggml_set_input(tensor);
+    ggml.ggml_set_output(tensor);
+    this.expand(tensor); // an input that no op uses would get no memory, and writing to it would abort
+    return tensor;
+  }
+
+  /** Adds a node. `values` are the arguments of ggml's function after the context. */
+  node(op: OpName, values: readonly (Pointer | number | null)[]): Pointer {
+    const context = this.#count(2); // some ops build a second tensor (a view) on the way
+    const build = this.#device.library.ggml.ops[op] as (...all: unknown[]) => Pointer;
+    return build(context, ...values);
+  }
+
+  /** How many elements ggml gives a node: a check on the shape that `tensor/` computed. */
+  elements(tensor: Pointer): number {
+    return Number(this.#device.library.ggml.ggml_nelements(tensor));
+  }
+
+  /** Whether the device can run a node. */
+  supports(tensor: Pointer): boolean {
+    const { ggml } = this.#device.library;
+    return ggml.ggml_backend_dev_supports_op(ggml.ggml_backend_dev_get(this.#device.info.index), tensor);
+  }
+
+  /** Appends the node, and what it needs, to the order of execution. */
+  expand(tensor: Pointer): void {
+    this.#device.library.ggml.ggml_build_forward_expand(this.#graph, tensor);
+  }
+
+  /** Keeps a node's result until it is read. */
+  keep(tensor: Pointer): void {
+    this.#device.library.ggml.ggml_set_output(tensor);
+  }
+
+  /** Nodes in the order of execution so far. */
+  get nodes(): number {
+    return this.#device.library.ggml.ggml_graph_n_nodes(this.#graph);
+  }
+
+  /**
+   * Gives every node its memory.
+   *
+   * @returns bytes of working memory
+   * @throws NlaError `engine.memory`
+   */
+  allocate(): number {
+    const { ggml } = this.#device.library;
+    const allocator = ggml.ggml_gallocr_new(
+      ggml.ggml_backend_get_default_buffer_type(this.#device.backend),
+    ) as Pointer;
+    if (!ggml.ggml_gallocr_alloc_graph(allocator, this.#graph)) {
+      ggml.ggml_gallocr_free(allocator);
+      throw new NlaError({
+        code: "engine.memory",
+        subject: `a graph of ${this.nodes} nodes on ${this.#device.info.name}`,
+        found: "no room for its results",
+        wanted: "that much free memory",
+        next: "Use a smaller micro-batch or a shorter context.",
+      });
+    }
+    this.#allocator = allocator;
+    return Number(ggml.ggml_gallocr_get_buffer_size(allocator, 0));
+  }
+
+  /** Runs the graph once, off the event loop. */
+  compute(): Promise<void> {
+    this.#count(0);
+    return this.#device.compute(this.#graph);
+  }
+
+  get disposed(): boolean {
+    return this.#context === null;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#context === null) return;
+    const { ggml } = this.#device.library;
+    if (this.#allocator !== null) ggml.ggml_gallocr_free(this.#allocator);
+    ggml.ggml_free(this.#context);
+    this.#context = null;
+    this.#allocator = null;
+  }
+}

@@ -1,0 +1,15 @@
+// What the tensor layer shows to the layers above.
+export { adamw } from "./adamw.js";
+export type { AdamwOptions, AdamwState, Optimizer, ParameterGroup, StepReport } from "./adamw.js";
+export { Arena } from "./arena.js";
+export type { TensorSpec } from "./arena.js";
+export { GradientSums } from "./gradients.js";
+export { Graph } from "./graph.js";
+export type { GraphOptions } from "./graph.js";
+export * as ops from "./ops/index.js";
+export { formatShape, shapeError, sizeOf } from "./shape.js";
+export type { Shape } from "./shape.js";
+export { Tensor } from "./tensor.js";
+export type { HostArray } from "./tensor.js";
+export { Device, listDevices } from "../engine/index.js";
+export type { DeviceInfo, Dtype } from "../engine/index.js";

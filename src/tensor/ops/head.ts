@@ -1,0 +1,223 @@
+// The output head and what is computed from it: cross-entropy and log-probabilities of given tokens. Logits are made in
+// chunks of rows, so that [tokens, vocabulary] never exists as a whole: at 4,096 tokens and 128,000 entries it would be 2 GB.
+import type { Graph } from "../graph.js";
+import { shapeError } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { requireDtype, requireNumber } from "./check.js";
+import { add, affine, mul, scale, square } from "./elementwise.js";
+import { concatRows, transposedAs } from "./layout.js";
+import { multiply } from "./matmul.js";
+
+/** Options of {@link crossEntropy} and {@link tokenLogProbs}. */
+export interface HeadOptions {
+  /** Bound on the logits (Gemma 2), or null. Defaults to null. */
+  readonly softcap?: number | null;
+  /** Rows per chunk. Defaults to 1024. */
+  readonly chunk?: number;
+}
+
+// Below the smallest normal float32; keeps log finite where a probability underflows. log-probabilities saturate at -85.
+const TINY = 1e-37;
+
+interface HeadChunk {
+  readonly rows: number;
+  readonly h: Tensor; // [rows, d]
+  readonly targets: Tensor; // [rows, 1]
+  readonly start: number;
+}
+
+/**
+ * logits = h · wᵀ, softcapped if the model does. h [n, d], w [vocabulary, d] -> [n, vocabulary]; differentiable only
+ * through {@link crossEntropy} and {@link tokenLogProbs}.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.dtype`
+ */
+export function logits(g: Graph, h: Tensor, w: Tensor, { softcap = null }: HeadOptions = {}): Tensor {
+  if (h.shape.length !== 2 || w.shape.length !== 2 || h.shape[1] !== w.shape[1]) {
+    throw shapeError("logits", [h.shape, w.shape], "h [n, d] and w [vocabulary, d]");
+  }
+  requireDtype("logits", "f32", h);
+  return capped(g, multiply(g, h, w, g.compute), softcap).logits;
+}
+
+function capped(g: Graph, x: Tensor, softcap: number | null): { logits: Tensor; tanh: Tensor | null } {
+  if (softcap === null) return { logits: x, tanh: null };
+  requireNumber("head", "softcap", softcap, "a positive number", softcap > 0);
+  const tanh = g.emit("tanh", x.shape, "f32", g.emit("scale", x.shape, "f32", x, 1 / softcap));
+  return { logits: g.emit("scale", x.shape, "f32", tanh, softcap), tanh };
+}
+
+/**
+ * Cross-entropy of sparse targets, weighted and summed: Σ weight[i] · -log p(target[i]). Give weights that sum to one for
+ * a mean, 0 where a token is not trained. Loss and gradients come from one sweep over the chunks.
+ *
+ * @param h hidden states [n, d]
+ * @param w output matrix [vocabulary, d]
+ * @param targets i32 input [n]
+ * @param weights f32 [n]
+ * @returns [1], nats
+ * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.index`
+ */
+export function crossEntropy(
+  g: Graph,
+  h: Tensor,
+  w: Tensor,
+  targets: Tensor,
+  weights: Tensor,
+  options: HeadOptions = {},
+): Tensor {
+  const { softcap = null } = options;
+  const n = checkHead(g, "crossEntropy", h, w, targets);
+  if (weights.shape.length !== 1 || weights.size !== n) {
+    throw shapeError("crossEntropy", [h.shape, weights.shape], "one weight per row of h, [n]");
+  }
+  requireDtype("crossEntropy", "f32", weights);
+  const wantsGradient = g.recording && (h.requiresGrad || w.requiresGrad);
+  const pieces: Tensor[] = [];
+  let loss: Tensor | null = null;
+  let dw: Tensor | null = null;
+  for (const chunk of chunksOf(g, h, targets, options)) {
+    const rowWeights = rowsView(g, weights, chunk.start, chunk.rows, 1); // [rows, 1]
+    const head = capped(g, multiply(g, chunk.h, w, g.compute), softcap);
+    const { probabilities, ofTarget } = targetProbabilities(g, head.logits, chunk);
+    const logP = g.emit("log", [chunk.rows, 1], "f32", affine(g, ofTarget, 1, TINY));
+    const part = g.emit("sum", [1], "f32", mul(g, logP, rowWeights));
+    loss = g.expand(loss ? add(g, loss, part) : part);
+    if (!wantsGradient) continue;
+    const dLogits = logitGradient(g, probabilities, ofTarget, head.tanh, chunk);
+    // The weight of a token is folded into the narrow side: h instead of the logits.
+    if (w.requiresGrad) {
+      const weighted = g.emit("mul", chunk.h.shape, "f32", chunk.h, rowWeights);
+      const piece = weightGradient(g, dLogits, weighted);
+      dw = g.expand(dw ? g.emit("add_inplace", w.shape, "f32", dw, piece) : piece);
+    }
+    if (h.requiresGrad) {
+      const dh = multiply(g, dLogits, transposedAs(g, w, g.compute), g.compute);
+      pieces.push(g.expand(g.emit("mul", dh.shape, "f32", dh, rowWeights)));
+    }
+  }
+  const result = scale(g, loss as Tensor, -1);
+  const scaled = (gradient: Tensor, dy: Tensor) => (g.isSeed(dy) ? gradient : mul(g, gradient, dy));
+  return g.record(
+    result,
+    [h, (dy) => scaled(concatRows(g, pieces), dy)],
+    [w, (dy) => scaled(dw as Tensor, dy)],
+  );
+}
+
+/**
+ * log p(target) of each row, differentiable with any gradient per row: for policy losses. The logits are computed again in
+ * the reverse pass.
+ *
+ * @returns [n], nats
+ * @throws as {@link crossEntropy}
+ */
+export function tokenLogProbs(
+  g: Graph,
+  h: Tensor,
+  w: Tensor,
+  targets: Tensor,
+  options: HeadOptions = {},
+): Tensor {
+  const { softcap = null } = options;
+  const n = checkHead(g, "tokenLogProbs", h, w, targets);
+  const parts = chunksOf(g, h, targets, options).map((chunk) => {
+    const head = capped(g, multiply(g, chunk.h, w, g.compute), softcap);
+    const { ofTarget } = targetProbabilities(g, head.logits, chunk);
+    return g.expand(g.emit("log", [chunk.rows, 1], "f32", affine(g, ofTarget, 1, TINY)));
+  });
+  const column = concatRows(g, parts);
+  const result = g.emit("reshape_4d", [n], "f32", column, n, 1, 1, 1);
+
+  let swept: { dh: Tensor; dw: Tensor | null } | null = null;
+  const sweep = (dy: Tensor) => (swept ??= sweepBack(g, h, w, targets, dy, options));
+  return g.record(result, [h, (dy) => sweep(dy).dh], [w, (dy) => sweep(dy).dw as Tensor]);
+}
+
+/** dh and dw for a gradient per row: d log p(t) / d logits = onehot(t) - p. */
+function sweepBack(g: Graph, h: Tensor, w: Tensor, targets: Tensor, dy: Tensor, options: HeadOptions) {
+  const { softcap = null } = options;
+  const pieces: Tensor[] = [];
+  let dw: Tensor | null = null;
+  for (const chunk of chunksOf(g, h, targets, options)) {
+    const rowGradient = scale(g, rowsView(g, dy, chunk.start, chunk.rows, 1), -1);
+    const head = capped(g, multiply(g, chunk.h, w, g.compute), softcap);
+    const { probabilities, ofTarget } = targetProbabilities(g, head.logits, chunk);
+    const dLogits = logitGradient(g, probabilities, ofTarget, head.tanh, chunk);
+    const dh = multiply(g, dLogits, transposedAs(g, w, g.compute), g.compute);
+    pieces.push(g.expand(g.emit("mul", dh.shape, "f32", dh, rowGradient)));
+    if (!w.requiresGrad) continue;
+    const piece = weightGradient(g, dLogits, g.emit("mul", chunk.h.shape, "f32", chunk.h, rowGradient));
+    dw = g.expand(dw ? g.emit("add_inplace", w.shape, "f32", dw, piece) : piece);
+  }
+  return { dh: concatRows(g, pieces), dw };
+}
+
+function checkHead(g: Graph, op: string, h: Tensor, w: Tensor, targets: Tensor): number {
+  const [n, d] = h.shape;
+  const fits = h.shape.length === 2 && w.shape.length === 2 && w.shape[1] === d && targets.shape.length === 1;
+  if (!fits || n === undefined || targets.size !== n) {
+    throw shapeError(op, [h.shape, w.shape, targets.shape], "h [n, d], w [vocabulary, d] and targets [n]");
+  }
+  requireDtype(op, "f32", h, w);
+  g.boundIndices(op, targets, w.shape[0] as number);
+  return n;
+}
+
+function chunksOf(g: Graph, h: Tensor, targets: Tensor, { chunk = 1024 }: HeadOptions): HeadChunk[] {
+  requireNumber("head", "chunk", chunk, "a positive integer", Number.isInteger(chunk) && chunk > 0);
+  const [n, d] = h.shape as [number, number];
+  return Array.from({ length: Math.ceil(n / chunk) }, (_, i) => {
+    const start = i * chunk;
+    const rows = Math.min(chunk, n - start);
+    return { start, rows, h: rowsView(g, h, start, rows, d), targets: rowsView(g, targets, start, rows, 1) };
+  });
+}
+
+/** Rows [start, start + rows) of a tensor seen as [n, width], sharing memory; for reading only. */
+function rowsView(g: Graph, x: Tensor, start: number, rows: number, width: number): Tensor {
+  const row = width * 4; // f32 and i32 alike
+  return g.emit(
+    "view_4d",
+    [rows, width],
+    x.dtype,
+    x,
+    width,
+    rows,
+    1,
+    1,
+    row,
+    row * rows,
+    row * rows,
+    start * row,
+  );
+}
+
+function targetProbabilities(g: Graph, x: Tensor, { rows, targets }: HeadChunk) {
+  const vocabulary = x.shape[1] as number;
+  const p = g.emit("soft_max", x.shape, "f32", x);
+  // As [rows, vocabulary, 1], one "row" per entry, get_rows and set_rows address a single probability of each token.
+  const probabilities = g.emit("reshape_4d", [rows, vocabulary, 1], "f32", p, 1, vocabulary, rows, 1);
+  const picked = g.emit("get_rows", [rows, 1, 1], "f32", probabilities, targets);
+  return { probabilities, ofTarget: g.emit("reshape_4d", [rows, 1], "f32", picked, 1, rows, 1, 1) };
+}
+
+/** p - onehot(target), written over p; times 1 - tanh² where logits are softcapped. */
+function logitGradient(
+  g: Graph,
+  p: Tensor,
+  ofTarget: Tensor,
+  tanh: Tensor | null,
+  { rows, targets }: HeadChunk,
+): Tensor {
+  const vocabulary = p.shape[1] as number;
+  const minusOne = g.emit("reshape_4d", [rows, 1, 1], "f32", affine(g, ofTarget, 1, -1), 1, 1, rows, 1);
+  const written = g.emit("set_rows", p.shape, "f32", p, minusOne, targets);
+  const d = g.emit("reshape_4d", [rows, vocabulary], "f32", written, vocabulary, rows, 1, 1);
+  return tanh ? mul(g, d, affine(g, square(g, tanh), -1, 1)) : d;
+}
+
+/** dLogitsᵀ · h: [vocabulary, d]. */
+function weightGradient(g: Graph, dLogits: Tensor, h: Tensor): Tensor {
+  return multiply(g, transposedAs(g, dLogits, "f32"), transposedAs(g, h, g.compute), g.compute);
+}

@@ -1,0 +1,31 @@
+// Every op, for `import * as ops` or by name.
+export { cachedAttention, attention, softmax } from "./attention.js";
+export type { AttentionOptions } from "./attention.js";
+export { geglu, geluTanh, silu, swiglu } from "./activation.js";
+export {
+  add,
+  affine,
+  clamp,
+  div,
+  exp,
+  log,
+  minimum,
+  mul,
+  neg,
+  relu,
+  scale,
+  sigmoid,
+  softcap,
+  sqrt,
+  square,
+  sub,
+  tanh,
+} from "./elementwise.js";
+export { crossEntropy, logits, tokenLogProbs } from "./head.js";
+export type { HeadOptions } from "./head.js";
+export { concatRows, gatherRows, permute, replaceRows, reshape, transpose } from "./layout.js";
+export { linear, matmul } from "./matmul.js";
+export { normalizeRows, rmsNorm } from "./norm.js";
+export { mean, sum, sumLast } from "./reduce.js";
+export { rope } from "./rope.js";
+export type { RopeOptions } from "./rope.js";

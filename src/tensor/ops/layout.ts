@@ -1,0 +1,120 @@
+// Moving elements without changing them: reshape, permute, transpose, cast, rows gathered and scattered.
+import type { Dtype } from "../../engine/index.js";
+import type { Graph } from "../graph.js";
+import { extentOf, shapeError, sizeOf } from "../shape.js";
+import type { Shape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { requireDtype } from "./check.js";
+
+/** The same elements in another shape; memory is shared. @throws NlaError `tensor.shape` */
+export function reshape(g: Graph, x: Tensor, shape: Shape): Tensor {
+  const extent = extentOf(shape, "reshape");
+  if (sizeOf(shape) !== x.size)
+    throw shapeError("reshape", [x.shape, shape], "shapes of equally many elements");
+  return g.record(g.emit("reshape_4d", shape, x.dtype, x, ...extent), [x, (dy) => reshape(g, dy, x.shape)]);
+}
+
+/**
+ * Dimensions in another order, copied: dimension `order[i]` of `x` becomes dimension `i`.
+ *
+ * @throws NlaError `tensor.shape` where `order` is not a permutation of x's dimensions
+ */
+export function permute(g: Graph, x: Tensor, order: readonly number[]): Tensor {
+  const rank = x.shape.length;
+  if (order.length !== rank || [...order].sort().some((axis, i) => axis !== i)) {
+    throw shapeError("permute", [x.shape, order], `an order that is a permutation of 0 to ${rank - 1}`);
+  }
+  const shape = order.map((axis) => x.shape[axis] as number);
+  // ggml counts dimensions from the fastest and wants, for each of its dimensions, where it goes.
+  const target = [0, 1, 2, 3];
+  order.forEach((axis, i) => (target[rank - 1 - axis] = rank - 1 - i));
+  const view = g.emit("permute", shape, x.dtype, x, ...target);
+  const inverse = order.map((_, axis) => order.indexOf(axis));
+  return g.record(g.emit("cont", shape, x.dtype, view), [x, (dy) => permute(g, dy, inverse)]);
+}
+
+/** The last two dimensions swapped, copied once per graph: [..., m, n] -> [..., n, m]. @throws NlaError `tensor.shape` */
+export function transpose(g: Graph, x: Tensor): Tensor {
+  const y = transposedAs(g, x, x.dtype);
+  return g.record(y, [x, (dy) => transpose(g, dy)]);
+}
+
+/** For matmul: transposed and converted in one pass, no gradient. */
+export function transposedAs(g: Graph, x: Tensor, dtype: Dtype): Tensor {
+  const rank = x.shape.length;
+  if (rank < 2) throw shapeError("transpose", [x.shape, []], "at least two dimensions");
+  const shape = [...x.shape.slice(0, -2), x.shape[rank - 1] as number, x.shape[rank - 2] as number];
+  return g.derive(x, `transposed ${dtype}`, () => {
+    const view = g.emit("transpose", shape, x.dtype, x);
+    if (dtype === x.dtype) return g.emit("cont", shape, dtype, view);
+    return g.emit("cast", shape, dtype, view, GGML_NUMBER[dtype]);
+  });
+}
+
+/** Another element type, converted once per graph; no gradient. */
+export function castTo(g: Graph, x: Tensor, dtype: Dtype): Tensor {
+  if (x.dtype === dtype) return x;
+  return g.derive(x, `as ${dtype}`, () => g.emit("cast", x.shape, dtype, x, GGML_NUMBER[dtype]));
+}
+
+// The numbers of ggml's types, as `cast` takes them.
+const GGML_NUMBER: Readonly<Record<Dtype, number>> = { f32: 0, f16: 1, bf16: 30, i32: 26, i64: 27 };
+
+/**
+ * Rows of a table by number: table [rows, d], ids [n] -> [n, d]. The gradient adds rows up where ids repeat.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.index` (at once where ids are no i32 input, in `run` where one is out of range)
+ */
+export function gatherRows(g: Graph, table: Tensor, ids: Tensor): Tensor {
+  const [rows, width] = table.shape;
+  if (table.shape.length !== 2 || ids.shape.length !== 1 || rows === undefined || width === undefined) {
+    throw shapeError("gatherRows", [table.shape, ids.shape], "a table [rows, d] and ids [n]");
+  }
+  requireDtype("gatherRows", "f32", table);
+  g.boundIndices("gatherRows", ids, rows);
+  return g.record(g.emit("get_rows", [ids.size, width], "f32", table, ids), [
+    table,
+    (dy) => g.emit("get_rows_back", table.shape, "f32", dy, ids, table),
+  ]);
+}
+
+/**
+ * A copy of `x` in which the rows of given numbers are replaced: x [n, d], rows [k, d], at [k] -> [n, d].
+ * This is the injection of activations into embeddings. The numbers must differ from each other.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.index`
+ */
+export function replaceRows(g: Graph, x: Tensor, rows: Tensor, at: Tensor): Tensor {
+  const [n, d] = x.shape;
+  const fits =
+    x.shape.length === 2 && rows.shape.length === 2 && rows.shape[1] === d && at.shape.length === 1;
+  if (!fits || n === undefined || at.size !== rows.shape[0] || at.size > n) {
+    throw shapeError(
+      "replaceRows",
+      [x.shape, rows.shape, at.shape],
+      "x [n, d], rows [k, d] and at [k] with k <= n",
+    );
+  }
+  requireDtype("replaceRows", "f32", x, rows);
+  g.boundIndices("replaceRows", at, n);
+  // set_rows writes into its first operand, which others may still need: so a copy.
+  const copy = g.emit("cont", x.shape, "f32", x);
+  return g.record(
+    g.emit("set_rows", x.shape, "f32", copy, rows, at),
+    [x, (dy) => replaceRows(g, dy, g.emit("scale", rows.shape, "f32", rows, 0), at)],
+    [rows, (dy) => g.emit("get_rows", rows.shape, "f32", dy, at)],
+  );
+}
+
+/** Rows of several tensors one after another: [n_i, d] -> [sum n_i, d]; no gradient. @throws NlaError `tensor.shape` */
+export function concatRows(g: Graph, parts: readonly Tensor[]): Tensor {
+  const [first, ...rest] = parts;
+  if (!first) throw shapeError("concatRows", [], "at least one tensor");
+  return rest.reduce((all, part) => {
+    const [n = 0, d] = all.shape;
+    if (all.shape.length !== 2 || part.shape.length !== 2 || part.shape[1] !== d || d === undefined) {
+      throw shapeError("concatRows", [all.shape, part.shape], "rows of one width");
+    }
+    return g.emit("concat", [n + (part.shape[0] as number), d], "f32", all, part, 1);
+  }, first);
+}

@@ -1,0 +1,54 @@
+// Matrix products. The one place that multiplies matrices: a faster kernel is chosen here and nowhere else.
+import type { Graph } from "../graph.js";
+import { sameShape, shapeError } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { requireDtype } from "./check.js";
+import { castTo, transpose, transposedAs } from "./layout.js";
+
+/** Options of {@link matmul}. */
+export interface MatmulOptions {
+  readonly transposeA?: boolean;
+  readonly transposeB?: boolean;
+  /** Type to compute in. Defaults to the graph's. */
+  readonly compute?: "f32" | "bf16";
+}
+
+/**
+ * a · b over the last two dimensions: a [..., m, k], b [..., k, n] -> [..., m, n]; either may be given transposed.
+ * Leading dimensions must be equal. A weight stored [out, in], as in Hugging Face files, is `transposeB: true`.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.dtype`
+ */
+export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
+  const { transposeA = false, transposeB = false, compute = g.compute } = options;
+  const wanted =
+    "[..., m, k] and [..., k, n] (after transposition), equal in k and in the leading dimensions";
+  if (a.shape.length < 2 || b.shape.length < 2) throw shapeError("matmul", [a.shape, b.shape], wanted);
+  const k = a.shape.at(transposeA ? -2 : -1);
+  if (k !== b.shape.at(transposeB ? -1 : -2) || !sameShape(a.shape.slice(0, -2), b.shape.slice(0, -2))) {
+    throw shapeError("matmul", [a.shape, b.shape], wanted);
+  }
+  requireDtype("matmul", "f32", a);
+  if (b.dtype !== "bf16") requireDtype("matmul", "f32", b);
+  return rowProducts(g, transposeA ? transpose(g, a) : a, transposeB ? b : transpose(g, b), compute);
+}
+
+/** x · wᵀ for a weight [out, in]: [n, in] -> [n, out]. @throws as {@link matmul} */
+export function linear(g: Graph, x: Tensor, w: Tensor): Tensor {
+  return matmul(g, x, w, { transposeB: true });
+}
+
+/** a · bᵀ: every row of a with every row of b, which is what ggml multiplies natively. a [..., m, k], b [..., n, k]. */
+function rowProducts(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  return g.record(
+    multiply(g, a, b, compute),
+    [a, (dy) => multiply(g, dy, transposedAs(g, b, compute), compute)],
+    [b, (dy) => multiply(g, transposedAs(g, dy, "f32"), transposedAs(g, a, compute), compute)],
+  );
+}
+
+/** For ops with gradients of their own: a · bᵀ without a record. */
+export function multiply(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  const shape = [...a.shape.slice(0, -1), b.shape.at(-2) as number];
+  return g.emit("mul_mat", shape, "f32", castTo(g, b, compute), a);
+}

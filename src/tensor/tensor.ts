@@ -1,0 +1,117 @@
+// A tensor: a shape, an element type, a device, and the scope (an arena or a graph) that owns its memory.
+//
+// A tensor is never freed by itself: its owner is. Using one whose owner is gone is an error, not a crash.
+import { BYTES, readTensor, writeTensor } from "../engine/index.js";
+import type { Device, Dtype, Handle } from "../engine/index.js";
+import { NlaError } from "../error.js";
+import { formatShape, sizeOf } from "./shape.js";
+import type { Shape } from "./shape.js";
+
+/** What owns tensors: an {@link Arena} or a {@link Graph}. */
+export interface Owner {
+  readonly device: Device;
+  readonly label: string;
+  readonly disposed: boolean;
+}
+
+/** Host data of a tensor, by dtype: f32 Float32Array, i32 Int32Array, f16 and bf16 Uint16Array, i64 BigInt64Array. */
+export type HostArray = Float32Array | Int32Array | Uint16Array | BigInt64Array;
+
+const HOST = {
+  f32: Float32Array,
+  i32: Int32Array,
+  f16: Uint16Array,
+  bf16: Uint16Array,
+  i64: BigInt64Array,
+} as const;
+
+/** A tensor, always contiguous and row-major as seen from here. */
+export class Tensor {
+  readonly shape: Shape;
+  readonly dtype: Dtype;
+  readonly owner: Owner;
+  readonly name: string;
+  /** Whether `Graph.backward` computes a gradient for it. */
+  readonly requiresGrad: boolean;
+  readonly #handle: Handle;
+
+  constructor(owner: Owner, handle: Handle, shape: Shape, dtype: Dtype, name: string, requiresGrad = false) {
+    this.owner = owner;
+    this.#handle = handle;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.name = name;
+    this.requiresGrad = requiresGrad;
+  }
+
+  get device(): Device {
+    return this.owner.device;
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  /** The native tensor, for `tensor/` only. @throws NlaError `tensor.disposed` */
+  get handle(): Handle {
+    if (this.owner.disposed) {
+      throw new NlaError({
+        code: "tensor.disposed",
+        subject: `tensor ${this.name}`,
+        found: `its ${this.owner.label} freed`,
+        wanted: "an owner still in use",
+        next: "Read the values before the scope that owns them ends.",
+      });
+    }
+    return this.#handle;
+  }
+
+  /**
+   * Replaces all values.
+   *
+   * @throws NlaError `tensor.data` where the array's type or length does not fit
+   */
+  write(data: HostArray): void {
+    this.check(data);
+    writeTensor(this.device, this.handle, data);
+  }
+
+  /** @throws NlaError `tensor.data` where an array could not be this tensor's values */
+  check(data: HostArray): void {
+    const wanted = HOST[this.dtype];
+    if (data instanceof wanted && data.length === this.size) return;
+    throw new NlaError({
+      code: "tensor.data",
+      subject: `tensor ${this.name} ${formatShape(this.shape)}`,
+      found: `a ${data.constructor.name} of ${data.length} elements`,
+      wanted: `a ${wanted.name} of ${this.size}`,
+      next: "Give one value per element, in row-major order.",
+    });
+  }
+
+  /** All values, copied to the host. */
+  read(): HostArray {
+    const into = new HOST[this.dtype](this.size);
+    readTensor(this.device, this.handle, into);
+    return into;
+  }
+
+  /** All values of an f32 tensor. @throws NlaError `tensor.dtype` */
+  readF32(): Float32Array {
+    const values = this.read();
+    if (values instanceof Float32Array) return values;
+    throw new NlaError({
+      code: "tensor.dtype",
+      subject: `tensor ${this.name}`,
+      found: this.dtype,
+      wanted: "f32",
+      next: "Cast it in the graph before reading it.",
+    });
+  }
+
+  /** Bytes of its values. */
+  get bytes(): number {
+    return this.size * BYTES[this.dtype];
+  }
+}

@@ -1,0 +1,217 @@
+// The schema of a training config: every key, its type, its default and what it means. docs/config.md is made from it.
+//
+// It checks shapes and the few rules between keys. It knows nothing of files: whether the corpus exists or the layer is
+// in the model is found out by the stage that opens them. Names are those of the field (GRPO papers, TRL, verl).
+import { z } from "zod";
+
+/** Targets that ship inside the package and are named, not pathed. */
+export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K"];
+
+// `unit` travels through z.toJSONSchema into the documentation; "" where a key has none.
+function key<S extends z.ZodType>(schema: S, description: string, unit = ""): S {
+  return schema.meta({ description, unit });
+}
+
+function section<T extends z.ZodRawShape>(description: string, shape: T) {
+  return z.strictObject(shape).meta({ description });
+}
+
+const count = (minimum: number) => z.int().min(minimum);
+const fraction = () => z.number().min(0).max(1);
+
+const schedules = ["constant", "linear", "cosine"] as const;
+
+function sft(role: string, description: string, lr: number) {
+  return section(description, {
+    steps: key(count(0).default(400), `Optimizer steps of the ${role}'s warm start; 0 leaves it out.`, "steps"),
+    batch: key(count(1).default(64), "Examples that one optimizer step sees.", "examples"),
+    micro_batch: key(
+      count(1).default(16),
+      "Examples in one forward and backward pass, at most `batch`; gradients add up. Lower it when memory is short.",
+      "examples",
+    ),
+    lr: key(z.number().positive().default(lr), "Peak learning rate of AdamW."),
+    schedule: key(
+      z.enum(schedules).default("cosine"),
+      "Course of the learning rate after the warm-up: stays, falls in a line to 0, or falls as a half cosine to 0.",
+    ),
+    warmup: key(count(0).default(20), "Steps in which the learning rate rises from 0 in a line.", "steps"),
+    weight_decay: key(z.number().min(0).default(0), "Decoupled weight decay of AdamW."),
+    clip: key(
+      z.number().positive().nullable().default(1),
+      "Largest global norm of the gradient; a longer one is scaled down to it. null: never.",
+    ),
+  });
+}
+
+/** The schema; `prefault` fills the sections that a file leaves out with their own defaults. */
+export const configSchema = z
+  .strictObject({
+    target: key(
+      z.string().min(1),
+      `The model whose activations are read: a Hugging Face folder, or a bundled name (${BUNDLED_TARGETS.join(", ")}).`,
+    ),
+    layer: key(
+      count(0),
+      "Block K whose OUTPUT is read (`hidden_states[K+1]`), counted from 0. Two thirds of the way up is usual.",
+      "block",
+    ),
+    corpus: section("The text that activations are taken from.", {
+      path: key(z.string().min(1), "A .txt, .jsonl or .parquet file, or a folder of them."),
+      name: key(
+        z.string().min(1).nullable().default(null),
+        "What the corpus is called in document ids, and so part of what decides the positions drawn. null: the path's last part without its ending.",
+      ),
+      field: key(
+        z.string().min(1).default("text"),
+        "The field or column that holds the text; `messages` for chats. Not used for .txt.",
+      ),
+      split: key(z.string().min(1).default("train"), "Name of the split, the middle part of document ids."),
+      start: key(count(0).default(0), "Documents left out at the beginning.", "documents"),
+      length: key(count(1).nullable().default(null), "Documents used after `start`. null: all.", "documents"),
+    }),
+    positions: section("Which tokens of a document an activation is taken from.", {
+      per_document: key(count(1).default(10), "Activations per document, fewer where it is short.", "positions"),
+      min_position: key(
+        count(0).default(50),
+        "First position that may be drawn, counted from 0; earlier ones have seen little text.",
+        "tokens",
+      ),
+      max_length: key(count(2).default(2048), "Documents are cut to this many tokens.", "tokens"),
+      seed: key(count(0).default(42), "With the document's id it decides the positions."),
+    }).prefault({}),
+    splits: section("How documents are shared out. The four add up to 1, and no document is in two of them.", {
+      ar_sft: key(fraction().default(0.24), "Warm start of the reconstructor.", "fraction of documents"),
+      av_sft: key(fraction().default(0.24), "Warm start of the verbalizer.", "fraction of documents"),
+      rl: key(fraction().default(0.47), "Reinforcement learning.", "fraction of documents"),
+      eval: key(fraction().default(0.05), "Held out from all training; every reported FVE is on these.", "fraction of documents"),
+    }).prefault({}),
+    labels: section("The texts of the warm start.", {
+      kind: key(
+        z.enum(["extractive"]).default("extractive"),
+        "How they are made. extractive: words of the document around the position, offline and deterministic.",
+      ),
+      words_before: key(count(0).default(24), "Words taken from before the position.", "words"),
+      words_after: key(count(0).default(8), "Words taken from after the position.", "words"),
+    }).prefault({}),
+    templates: section("Wording of the two prompts. null: nlakit's own, in the plainest format that the tokenizer allows.", {
+      verbalizer: key(
+        z.string().nullable().default(null),
+        "Prompt of the verbalizer; contains `{injection_char}` once, and no other placeholder.",
+      ),
+      reconstructor: key(
+        z.string().nullable().default(null),
+        "Prompt of the reconstructor; contains `{explanation}` once, and no other placeholder.",
+      ),
+    }).prefault({}),
+    injection: section("How the activation enters the verbalizer.", {
+      kind: key(
+        z.enum(["replace"]).default("replace"),
+        "replace: the embedding of the marker token is replaced by the scaled activation.",
+      ),
+      scale: key(
+        z.union([z.enum(["p75"]), z.number().positive()]).default("p75"),
+        "Length that the injected vector is scaled to. p75: the 75th percentile of the norms of the training activations.",
+        "L2 norm",
+      ),
+    }).prefault({}),
+    reconstructor: sft("reconstructor", "Warm start of the reconstructor (AR-SFT).", 1e-4).prefault({}),
+    verbalizer: sft("verbalizer", "Warm start of the verbalizer (AV-SFT).", 5e-5).prefault({}),
+    rl: section("Reinforcement learning: GRPO for the verbalizer, regression for the reconstructor.", {
+      steps: key(count(0).default(200), "Steps; each samples, scores and updates once. 0 leaves it out.", "steps"),
+      prompts: key(count(1).default(64), "Activations per step.", "activations"),
+      group: key(count(2).default(8), "Explanations sampled per activation; advantages are relative to them.", "samples"),
+      micro_batch: key(count(1).default(16), "Explanations in one forward and backward pass.", "samples"),
+      max_new_tokens: key(
+        count(1).default(150),
+        "Cap on an explanation. One that reaches it counts as failed.",
+        "tokens",
+      ),
+      temperature: key(z.number().positive().default(1), "Sampling temperature of rollouts."),
+      top_p: key(z.number().positive().max(1).default(1), "Nucleus of rollouts; 1 is off."),
+      top_k: key(count(0).default(0), "Most likely tokens that rollouts choose from; 0 is off.", "tokens"),
+      lr_verbalizer: key(z.number().positive().default(1e-5), "Peak learning rate of the verbalizer."),
+      lr_reconstructor: key(z.number().positive().default(5e-5), "Peak learning rate of the reconstructor."),
+      schedule: key(z.enum(schedules).default("constant"), "Course of both learning rates after the warm-up."),
+      warmup: key(count(0).default(0), "Steps in which both learning rates rise from 0 in a line.", "steps"),
+      weight_decay: key(z.number().min(0).default(0), "Decoupled weight decay of both optimizers."),
+      clip: key(z.number().positive().nullable().default(1), "Largest global norm of each gradient. null: never."),
+      kl_coef: key(
+        z.number().min(0).default(0.01),
+        "Weight of the KL divergence (k3 estimate) from the warm-started verbalizer.",
+      ),
+      clip_range: key(
+        z.number().positive().max(1).default(0.2),
+        "The ratio of new to old probability is clipped to 1 - clip_range .. 1 + clip_range.",
+      ),
+      updates_per_batch: key(
+        count(1).default(1),
+        "Optimizer steps of the verbalizer on one set of samples. With 1 it is on-policy and nothing is clipped.",
+        "steps",
+      ),
+      reward: key(
+        z.enum(["mse", "log_mse"]).default("mse"),
+        "mse: minus the error of the normalised reconstruction, -2(1-cos). log_mse: minus its logarithm.",
+      ),
+      failed_penalty: key(
+        z.number().default(-2),
+        "Reward of an explanation that cannot be extracted or was cut off.",
+        "reward",
+      ),
+      drop_zero_variance: key(
+        z.boolean().default(true),
+        "Leave out groups whose rewards are all equal: they carry no signal, and only KL would act on them.",
+      ),
+      advantage_std: key(
+        z.boolean().default(true),
+        "Divide advantages by the standard deviation of the group's rewards. false: only subtract the mean.",
+      ),
+    }).prefault({}),
+    log: section("What is written while training, and how often.", {
+      eval_every: key(count(1).default(20), "Steps between evaluations on held-out activations.", "steps"),
+      eval_rows: key(count(2).default(256), "Held-out activations per evaluation, at most.", "activations"),
+      sample_every: key(count(1).default(20), "Steps between rows in samples.jsonl.", "steps"),
+      samples: key(count(1).default(4), "Explanations written each time.", "samples"),
+      checkpoint_every: key(count(1).default(20), "Steps between checkpoints, and so the most work that a kill loses.", "steps"),
+      keep_checkpoints: key(count(1).default(2), "Newest checkpoints kept per stage.", "checkpoints"),
+    }).prefault({}),
+    threads: key(count(1).max(512).nullable().default(null), "CPU threads. null: every core of this process.", "threads"),
+    seed: key(count(0).default(42), "Everything random in training follows from it, but the positions."),
+    compute: key(
+      z.enum(["f32", "bf16"]).default("bf16"),
+      "Precision of matrix products. Weights and optimizer state are f32 in both.",
+    ),
+  })
+  .superRefine((config, context) => {
+    const refuse = (path: string[], found: string, wanted: string, next: string) =>
+      context.addIssue({ code: "custom", path, message: wanted, params: { found, wanted, next } });
+    const { splits, positions, templates } = config;
+    const sum = splits.ar_sft + splits.av_sft + splits.rl + splits.eval;
+    if (Math.abs(sum - 1) > 1e-6) {
+      const parts = Object.entries(splits).map(([name, value]) => `${name} ${value}`);
+      refuse(["splits"], `${parts.join(" + ")} = ${Number(sum.toFixed(6))}`, "four fractions that add up to 1", "Set all four.");
+    }
+    if (positions.min_position >= positions.max_length) {
+      refuse(
+        ["positions", "min_position"],
+        `${positions.min_position} with max_length ${positions.max_length}`,
+        "a min_position below max_length",
+        "Lower min_position or raise max_length; with these no position could be drawn.",
+      );
+    }
+    const placeholders = { verbalizer: "{injection_char}", reconstructor: "{explanation}" } as const;
+    for (const name of ["verbalizer", "reconstructor"] as const) {
+      const template = templates[name];
+      const times = template === null ? 1 : template.split(placeholders[name]).length - 1;
+      if (times !== 1) {
+        const wanted = `a template with ${placeholders[name]} in it once`;
+        refuse(["templates", name], `it ${times} times`, wanted, "Put it where the activation or the text belongs.");
+      }
+    }
+  });
+
+/** A whole training config: every key present. */
+export type TrainConfig = z.output<typeof configSchema>;
+
+/** What a file or caller has to state; the rest has defaults. */
+export type TrainConfigInput = z.input<typeof configSchema>;
