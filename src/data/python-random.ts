@@ -124,6 +124,11 @@ export class PythonRandom {
     return drawn;
   }
 
+  /** The 624 state words (a copy) and the index of the next one: the numbers inside CPython's `getstate()`. */
+  getstate(): { words: Uint32Array; index: number } {
+    return { words: this.#state.slice(), index: this.#index };
+  }
+
   #initByArray(key: Uint32Array): void {
     const state = this.#state;
     state[0] = 19650218;
@@ -170,7 +175,11 @@ export class PythonRandom {
  * draws depend on the key (a document id, a dataset id) and never on what was drawn before.
  */
 export function keyedRandom(seed: number | bigint, key: string): PythonRandom {
-  return new PythonRandom(createHash("sha256").update(`${wholeSeed(seed)}|${key}`, "utf8").digest());
+  return new PythonRandom(
+    createHash("sha256")
+      .update(`${wholeSeed(seed)}|${key}`, "utf8")
+      .digest(),
+  );
 }
 
 function word(words: Uint32Array, index: number): number {

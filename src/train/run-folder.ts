@@ -52,7 +52,8 @@ export interface RunFolder extends AsyncDisposable {
   /**
    * Runs a stage, or, where it is done, returns what it returned then. The result is kept in state.json.
    *
-   * @throws whatever `stage` throws, with nothing changed in the run folder; NlaError `run.result` for a result that is not JSON
+   * @throws whatever `stage` throws, with nothing changed in the run folder; NlaError `run.result` for a result that is
+   *   not JSON, `run.stage-running` for a stage inside a stage
    */
   runStage<T extends Json | void>(name: string, stage: (context: StageContext) => Promise<T>): Promise<T>;
   close(): Promise<void>;
@@ -62,7 +63,8 @@ async function readTextOrNull(file: string): Promise<string | null> {
   try {
     return await readFile(file, "utf8");
   } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === "ENOENT") return null;
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return null;
     throw thrown;
   }
 }
@@ -167,15 +169,29 @@ async function publish(from: string, to: string, whole: ReadonlySet<string>): Pr
   await flushPath(to);
 }
 
+// The path and kind of the first thing that JSON would drop or change; null where there is none.
+function jsonFault(value: unknown, at: string): string | null {
+  if (value === null || typeof value === "boolean" || typeof value === "string") return null;
+  if (typeof value === "number") return Number.isFinite(value) ? null : `${at} = ${value}`;
+  if (typeof value !== "object") return `${at} = ${typeof value}`;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null) return `${at} = ${value.constructor.name}`;
+  for (const [key, inner] of Object.entries(value)) {
+    const fault = jsonFault(inner, `${at}.${key}`);
+    if (fault !== null) return fault;
+  }
+  return null;
+}
+
 /** The result as JSON would give it back, so that a skipped stage returns the same as one that ran. */
 function asJson(name: string, result: unknown): Json {
   if (result === undefined) return null;
-  const parsed = z.json().safeParse(result);
-  if (parsed.success) return JSON.parse(JSON.stringify(parsed.data)) as Json;
+  const fault = jsonFault(result, "result");
+  if (fault === null) return JSON.parse(JSON.stringify(result)) as Json;
   throw new NlaError({
     code: "run.result",
     subject: `the result of stage ${name}`,
-    found: parsed.error.issues[0]?.path.map(String).join(".") || typeof result,
+    found: fault,
     wanted: "null, booleans, finite numbers, strings, and lists and plain objects of them",
     next: "Return only what a later stage needs, as plain values.",
   });
@@ -247,15 +263,25 @@ async function openLocked(root: string, config: TrainConfig, lock: RunLock): Pro
   const stages: RunState["stages"] = stateText === null ? [] : readState(at(RUN_LAYOUT.state), stateText, hash).stages;
   await rm(at(RUN_LAYOUT.staging), { recursive: true, force: true });
 
+  let running: string | null = null;
   const runStage: RunFolder["runStage"] = async (name, stage) => {
     type Result = Awaited<ReturnType<typeof stage>>;
     const done = stages.find((each) => each.name === name);
     if (done) return structuredClone(done.result) as Result;
+    if (running !== null) {
+      throw new NlaError({
+        code: "run.stage-running",
+        subject: `stage ${name} of ${root}`,
+        found: `stage ${running} still at work`,
+        wanted: "one stage at a time",
+        next: "Await one runStage before the next.",
+      });
+    }
+    running = name;
     const staging = at(path.join(RUN_LAYOUT.staging, name));
     const whole = new Set<string>();
-    await rm(staging, { recursive: true, force: true });
-    await mkdir(staging, { recursive: true });
     try {
+      await mkdir(staging, { recursive: true });
       const output = async (relative: string) => {
         const full = path.join(staging, relative);
         whole.add(full);
@@ -270,6 +296,7 @@ async function openLocked(root: string, config: TrainConfig, lock: RunLock): Pro
       stages.push({ name, result: result as never });
       return structuredClone(result) as Result;
     } finally {
+      running = null;
       await rm(at(RUN_LAYOUT.staging), { recursive: true, force: true });
     }
   };

@@ -1,0 +1,132 @@
+// Bootstrap intervals for a mean and for FVE, resampling whole documents: positions of one document are alike, and
+// resampling rows would make every interval too narrow. Percentile intervals, seeded: same seed, same numbers.
+import { PythonRandom } from "../data/python-random.js";
+import { NlaError } from "../error.js";
+
+/** A point estimate with its percentile interval. */
+export interface Interval {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+  /** Coverage aimed at, e.g. 0.95. */
+  readonly level: number;
+  readonly resamples: number;
+  /** Documents that were resampled. */
+  readonly documents: number;
+}
+
+/** Options of the intervals. */
+export interface BootstrapOptions {
+  readonly seed: number;
+  /** Defaults to 1000. */
+  readonly resamples?: number;
+  /** Defaults to 0.95. */
+  readonly level?: number;
+}
+
+/** A value per row and the document it came from. */
+export interface MeanRow {
+  readonly docId: string;
+  readonly value: number;
+}
+
+/** A row's error and its share of the baseline, |n(v) - centre|^2 / d with the centre of the whole set (nla/fidelity.ts). */
+export interface FveRow {
+  readonly docId: string;
+  readonly mse: number;
+  readonly variance: number;
+}
+
+// Above this the percentiles no longer move in the third digit, and a typing error would run for hours.
+const MAX_RESAMPLES = 1_000_000;
+
+/** Mean of the rows' values. Throws NlaError `bootstrap.rows` for no rows or a value that is not finite. */
+export function bootstrapMean(rows: readonly MeanRow[], options: BootstrapOptions): Interval {
+  const sums = sumsByDocument(rows, ({ value }) => [value, 1]);
+  return ratioInterval(sums, (numerator, denominator) => numerator / denominator, options);
+}
+
+/**
+ * FVE = 1 - sum of mse / sum of variance. The centre of the variance is held at the whole set's, so a resample's
+ * baseline is its documents' spread around it; the interval covers the sampling of documents, not of the model.
+ *
+ * @throws NlaError `bootstrap.rows` as {@link bootstrapMean}, or if the rows have no variance
+ */
+export function bootstrapFve(rows: readonly FveRow[], options: BootstrapOptions): Interval {
+  const sums = sumsByDocument(rows, ({ mse, variance }) => [mse, variance]);
+  const spread = sums.reduce((sum, [, variance]) => sum + variance, 0);
+  if (!(spread > 0)) throw rowsError(`a variance of ${spread} over ${rows.length} rows`, "a positive variance");
+  return ratioInterval(sums, (mse, variance) => 1 - mse / variance, options);
+}
+
+type Pair = readonly [numerator: number, denominator: number];
+
+function sumsByDocument<R extends { readonly docId: string }>(rows: readonly R[], pairOf: (row: R) => Pair): Pair[] {
+  if (rows.length === 0) throw rowsError("0 rows", "at least 1");
+  const sums = new Map<string, Pair>();
+  for (const row of rows) {
+    const [numerator, denominator] = pairOf(row);
+    if (!Number.isFinite(numerator) || !Number.isFinite(denominator)) {
+      throw rowsError(`${numerator} and ${denominator} in document ${row.docId}`, "finite values");
+    }
+    const [a, b] = sums.get(row.docId) ?? [0, 0];
+    sums.set(row.docId, [a + numerator, b + denominator]);
+  }
+  return [...sums.values()];
+}
+
+function ratioInterval(
+  sums: readonly Pair[],
+  statistic: (numerator: number, denominator: number) => number,
+  { seed, resamples = 1000, level = 0.95 }: BootstrapOptions,
+): Interval {
+  if (!Number.isSafeInteger(resamples) || resamples < 1 || resamples > MAX_RESAMPLES || !(level > 0 && level < 1)) {
+    throw new NlaError({
+      code: "bootstrap.option",
+      subject: "bootstrap",
+      found: `${resamples} resamples at level ${level}`,
+      wanted: `1 to ${MAX_RESAMPLES} resamples and a level between 0 and 1`,
+      next: "1000 resamples at level 0.95 are usual.",
+    });
+  }
+  const random = new PythonRandom(seed);
+  const values = new Float64Array(resamples);
+  for (let r = 0; r < resamples; r++) {
+    let numerator = 0;
+    let denominator = 0;
+    for (let i = 0; i < sums.length; i++) {
+      const [a, b] = sums[random.randbelow(sums.length)]!;
+      numerator += a;
+      denominator += b;
+    }
+    values[r] = statistic(numerator, denominator);
+  }
+  values.sort();
+  const tail = (1 - level) / 2;
+  const whole = sums.reduce<Pair>(([a, b], [c, d]) => [a + c, b + d], [0, 0]);
+  return {
+    value: statistic(...whole),
+    low: percentile(values, tail),
+    high: percentile(values, 1 - tail),
+    level,
+    resamples,
+    documents: sums.length,
+  };
+}
+
+// Linear interpolation between the two nearest ranks.
+function percentile(sorted: Float64Array, fraction: number): number {
+  const rank = fraction * (sorted.length - 1);
+  const below = sorted[Math.floor(rank)]!;
+  return below + (sorted[Math.ceil(rank)]! - below) * (rank - Math.floor(rank));
+}
+
+function rowsError(found: string, wanted: string): NlaError {
+  return new NlaError({
+    code: "bootstrap.rows",
+    subject: "bootstrap",
+    found,
+    wanted,
+    next: "Check the rows that were scored; an interval over them would mean nothing.",
+  });
+}

@@ -1,0 +1,143 @@
+// Decoders from and to Hugging Face directories: config.json and safetensors, sharded or not, in F32, F16 or BF16.
+import { copyFile, mkdir, readdir } from "node:fs/promises";
+import path from "node:path";
+import { NlaError } from "../error.js";
+import { writeFileAtomic } from "../data/files.js";
+import { f32ToBf16, f32ToF16 } from "../data/floats.js";
+import { openWeights, saveWeights } from "../data/safetensors.js";
+import type { ModelWeights, StoredDtype, TensorToWrite } from "../data/safetensors.js";
+import { formatShape } from "../tensor/index.js";
+import type { Device } from "../tensor/index.js";
+import { loadConfig } from "./config.js";
+import type { DecoderConfig } from "./config.js";
+import { Decoder } from "./decoder.js";
+import { EMBEDDING, HEAD, parameterShapes } from "./parameters.js";
+import type { Parts } from "./parameters.js";
+
+// In files of some exporters, and computed from the config rather than read: rope frequencies, and the tied head again.
+const IGNORED = /(^|\.)rotary_emb\.inv_freq$/;
+
+/**
+ * Loads a model folder onto a device. Values are f32 there, whatever the file holds.
+ *
+ * @param parts what the folder is to have; a reconstructor has no final norm and no head
+ * @throws NlaError `model.weights` where config.json and the weights contradict each other, `model.not-finite` for NaN or
+ *   infinite values, and those of the config and safetensors readers
+ */
+export async function loadDecoder(directory: string, device: Device, parts: Parts = {}): Promise<Decoder> {
+  const config = await loadConfig(directory);
+  const weights = await openWeights(directory);
+  try {
+    checkShapes(config, weights, parts);
+    const values = new Map<string, Float32Array>();
+    for (const name of parameterShapes(config, parts).keys()) {
+      const tensor = await weights.readF32(name);
+      checkFinite(weights.path, name, tensor);
+      values.set(name, tensor);
+    }
+    return new Decoder(device, config, (name) => values.get(name) as Float32Array, parts);
+  } finally {
+    await weights.close();
+  }
+}
+
+function checkShapes(config: DecoderConfig, weights: ModelWeights, parts: Parts): void {
+  const wanted = parameterShapes(config, parts);
+  for (const [name, shape] of wanted) {
+    const entry = weights.entries.get(name);
+    if (entry && formatShape(entry.shape) === formatShape(shape)) continue;
+    throw new NlaError({
+      code: "model.weights",
+      subject: `${weights.path}, tensor ${name}`,
+      found: entry ? `the shape ${formatShape(entry.shape)}` : "no such tensor",
+      wanted: `the shape ${formatShape(shape)} that config.json asks for`,
+      next: "config.json and the weights must be of the same model.",
+    });
+  }
+  const extra = [...weights.entries.keys()].filter((name) => {
+    return !wanted.has(name) && !IGNORED.test(name) && !(config.tied && name === HEAD);
+  });
+  if (extra.length > 0) {
+    throw new NlaError({
+      code: "model.weights",
+      subject: weights.path,
+      found: `${extra.length} tensors that config.json does not account for, ${extra[0]} first`,
+      wanted: `exactly the ${wanted.size} tensors of a ${config.family} of ${config.layers} blocks`,
+      next: "config.json and the weights must be of the same model.",
+    });
+  }
+}
+
+function checkFinite(file: string, name: string, values: Float32Array): void {
+  for (let i = 0; i < values.length; i++) {
+    if (Number.isFinite(values[i])) continue;
+    throw new NlaError({
+      code: "model.not-finite",
+      subject: `${file}, tensor ${name}, element ${i}`,
+      found: String(values[i]),
+      wanted: "finite weights",
+      next: "Fetch the file again; if it stays so, the training that made it had failed.",
+    });
+  }
+}
+
+/** Options of {@link saveDecoder}. */
+export interface SaveOptions {
+  /** Element type in the file. Defaults to `"F32"`. */
+  readonly dtype?: "F32" | "F16" | "BF16";
+  /** Keys of config.json that differ from the loaded one. */
+  readonly config?: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Writes a decoder into an existing folder as one model.safetensors and config.json, in the names of Hugging Face.
+ *
+ * @throws NlaError `disk.full` and others of the writers
+ */
+export async function saveDecoder(
+  directory: string,
+  model: Decoder,
+  options: SaveOptions = {},
+): Promise<void> {
+  const { dtype = "F32", config = {} } = options;
+  await mkdir(directory, { recursive: true });
+  const tensors = [...model.parameters.tensors].map(([name, tensor]) =>
+    storedTensor(name, tensor.shape, dtype, tensor.readF32()),
+  );
+  await saveWeights(directory, tensors);
+  const json: Record<string, unknown> = {
+    ...model.config.json,
+    vocab_size: model.get(EMBEDDING).shape[0],
+    ...config,
+  };
+  // One of the two names is there, by the generation of transformers that wrote the config.
+  json["dtype" in json ? "dtype" : "torch_dtype"] = { F32: "float32", F16: "float16", BF16: "bfloat16" }[
+    dtype
+  ];
+  await writeFileAtomic(path.join(directory, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
+}
+
+/** Values as a tensor of a safetensors file. */
+export function storedTensor(
+  name: string,
+  shape: readonly number[],
+  dtype: StoredDtype,
+  values: Float32Array,
+): TensorToWrite {
+  const stored = dtype === "F32" ? values : dtype === "BF16" ? f32ToBf16(values) : f32ToF16(values);
+  return { name, dtype, shape, data: new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength) };
+}
+
+/**
+ * Copies a model folder: config and weights byte for byte, shards and index as they are, and the other files with it.
+ *
+ * @throws NlaError of the safetensors reader where the weights are not sound
+ */
+export async function copyModelFolder(from: string, to: string): Promise<void> {
+  const weights = await openWeights(from); // a truncated file is refused here, not copied
+  await weights.close();
+  await mkdir(to, { recursive: true });
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    if (entry.isFile()) await copyFile(path.join(from, entry.name), path.join(to, entry.name));
+  }
+}

@@ -1,0 +1,149 @@
+// The forward pass of a decoder as ops in a graph: embedding, blocks, last norm. One function for every family, driven by
+// the config; it stops after any block and hands out the residual stream after any of them.
+import { Graph, ops } from "../tensor/index.js";
+import type { Tensor } from "../tensor/index.js";
+import type { DecoderConfig } from "./config.js";
+import { blockName, EMBEDDING, FINAL_NORM } from "./parameters.js";
+
+const {
+  add,
+  affine,
+  attention,
+  gatherRows,
+  geglu,
+  linear,
+  replaceRows,
+  reshape,
+  rmsNorm,
+  rope,
+  scale,
+  swiglu,
+} = ops;
+
+/** What the forward pass reads: tensors by Hugging Face name, and the rope divisors of each block. */
+export interface Weights {
+  readonly config: DecoderConfig;
+  /** A parameter as it is stored, f32. */
+  get(name: string): Tensor;
+  /** A parameter to multiply with: f32, or a bf16 copy where there is one. */
+  matrix(name: string): Tensor;
+  /** Frequency divisors of block k, or null. */
+  divisors(k: number): Tensor | null;
+}
+
+/** The tensors that describe a batch to the graph. */
+export interface BatchInputs {
+  readonly rows: number;
+  readonly length: number;
+  /** i32 [rows · length] */
+  readonly ids: Tensor;
+  /** i32 [rows · length] */
+  readonly positions: Tensor;
+  /** Mask by window, [length, length] or [rows, 1, length, length]. */
+  mask(window: number | null): Tensor;
+}
+
+/** How one block attends: over the batch itself, or over a cache. */
+export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor) => Tensor;
+
+/** Options of {@link forward}. */
+export interface ForwardOptions {
+  /** Last block to compute; nothing beyond it enters the graph. Defaults to the last one. */
+  readonly until?: number;
+  /** Rows of the embedding's output to replace: vectors [k, dim] at batch rows [k]. */
+  readonly inject?: { readonly vectors: Tensor; readonly at: Tensor };
+  /** Defaults to causal attention within the batch. */
+  readonly attend?: Attend;
+}
+
+/** The residual stream: what enters block 0, and what each block leaves. All [rows · length, dim]. */
+export interface Residuals {
+  readonly embedded: Tensor;
+  readonly blocks: readonly Tensor[];
+}
+
+/**
+ * Embedding and blocks.
+ *
+ * @throws NlaError of the ops where ids, vectors or masks do not fit
+ */
+export function forward(
+  g: Graph,
+  weights: Weights,
+  batch: BatchInputs,
+  options: ForwardOptions = {},
+): Residuals {
+  const { config } = weights;
+  const { until = config.layers - 1, inject } = options;
+  const attend = options.attend ?? attendWithin(g, weights, batch);
+  let x = gatherRows(g, weights.get(EMBEDDING), batch.ids); // [n, dim]
+  if (config.embeddingScale !== 1) x = scale(g, x, config.embeddingScale);
+  // After the scale: an injected vector stands in the residual stream as it is.
+  if (inject) x = replaceRows(g, x, inject.vectors, inject.at);
+  const embedded = x;
+  const blocks: Tensor[] = [];
+  for (let k = 0; k <= until; k++) blocks.push((x = block(g, weights, k, x, batch.positions, attend)));
+  return { embedded, blocks };
+}
+
+/** The norm after the last block, where the model has it. */
+export function finalNorm(g: Graph, weights: Weights, x: Tensor): Tensor {
+  return norm(g, weights, x, FINAL_NORM);
+}
+
+function norm(g: Graph, weights: Weights, x: Tensor, name: string): Tensor {
+  const { normEps, gainOffset } = weights.config;
+  const gain = weights.get(name);
+  return rmsNorm(g, x, gainOffset === 0 ? gain : affine(g, gain, 1, gainOffset), normEps);
+}
+
+function project(g: Graph, weights: Weights, x: Tensor, name: string, bias: boolean): Tensor {
+  const y = linear(g, x, weights.matrix(`${name}.weight`));
+  return bias ? add(g, y, weights.get(`${name}.bias`)) : y;
+}
+
+function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tensor, attend: Attend): Tensor {
+  const { config } = weights;
+  const name = (rest: string) => blockName(k, rest);
+  const n = x.shape[0] as number;
+
+  const h = norm(g, weights, x, name("input_layernorm.weight"));
+  const heads = (part: "q" | "k" | "v", count: number) =>
+    reshape(g, project(g, weights, h, name(`self_attn.${part}_proj`), config.attentionBias), [
+      n,
+      count,
+      config.headDim,
+    ]);
+  const { theta } = config.rope[k] as { theta: number };
+  const turned = (part: "q" | "k", count: number) => {
+    const flat = heads(part, count);
+    const ready = config.qkNorm ? norm(g, weights, flat, name(`self_attn.${part}_norm.weight`)) : flat;
+    return rope(g, ready, positions, { theta, frequencyDivisors: weights.divisors(k) });
+  };
+  const mixed = attend(k, turned("q", config.heads), turned("k", config.kvHeads), heads("v", config.kvHeads));
+  const attended = linear(g, mixed, weights.matrix(name("self_attn.o_proj.weight")));
+  if (config.postNorms) x = add(g, x, norm(g, weights, attended, name("post_attention_layernorm.weight")));
+  else x = add(g, x, attended);
+
+  const before = config.postNorms ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight";
+  const f = norm(g, weights, x, name(before));
+  const gate = linear(g, f, weights.matrix(name("mlp.gate_proj.weight")));
+  const up = linear(g, f, weights.matrix(name("mlp.up_proj.weight")));
+  const gated = config.activation === "silu" ? swiglu(g, gate, up) : geglu(g, gate, up);
+  const fed = linear(g, gated, weights.matrix(name("mlp.down_proj.weight")));
+  return add(g, x, config.postNorms ? norm(g, weights, fed, name("post_feedforward_layernorm.weight")) : fed);
+}
+
+/** Causal attention among the tokens of the batch. q, key, value [n, heads, headDim] -> [n, heads · headDim]. */
+export function attendWithin(g: Graph, weights: Weights, { rows, length, mask }: BatchInputs): Attend {
+  const { config } = weights;
+  return (k, q, key, value) => {
+    const split = (x: Tensor) => reshape(g, x, [rows, length, x.shape[1] as number, config.headDim]);
+    const mixed = attention(g, split(q), split(key), split(value), {
+      mask: mask(config.windows[k] ?? null),
+      scale: config.attentionScale,
+      softcap: config.attentionSoftcap,
+    });
+    return reshape(g, mixed, [rows * length, config.heads * config.headDim]);
+  };
+}

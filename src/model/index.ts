@@ -1,0 +1,20 @@
+// What the model layer shows to the layers above.
+export { attentionMask, packedRows, padBatch, pickRows } from "./batch.js";
+export type { Batch, PadOptions } from "./batch.js";
+export { copyModelFolder, loadDecoder, saveDecoder, storedTensor } from "./checkpoint.js";
+export type { SaveOptions } from "./checkpoint.js";
+export { loadConfig, parseConfig, truncateConfig } from "./config.js";
+export type { DecoderConfig, RopeConfig, RopeScaling } from "./config.js";
+export { Decoder, randomParameters } from "./decoder.js";
+export type { ParameterSource } from "./decoder.js";
+export { finalNorm, forward } from "./forward.js";
+export type { BatchInputs, ForwardOptions, Residuals, Weights } from "./forward.js";
+export { generate } from "./generate.js";
+export type { Generated, GenerateOptions } from "./generate.js";
+export { declareBatch } from "./graph-inputs.js";
+export type { DeclaredBatch } from "./graph-inputs.js";
+export { EMBEDDING, FINAL_NORM, HEAD, parameterCount, parameterShapes } from "./parameters.js";
+export type { Parts } from "./parameters.js";
+export { checkLayer, headOf, injectionValues, lastRows, run } from "./run.js";
+export type { Injection, RunOptions, RunResult } from "./run.js";
+export type { SamplingOptions } from "./sampling.js";

@@ -1,0 +1,174 @@
+// Running a decoder over ragged sequences for their residual streams and logits: capture after any set of blocks in one
+// pass, stop after any block, replace embedding rows. No gradients; training builds its own graphs.
+import { Graph, ops } from "../tensor/index.js";
+import type { HostArray, Tensor } from "../tensor/index.js";
+import { NlaError } from "../error.js";
+import { packedRows, padBatch, pickRows } from "./batch.js";
+import type { Batch } from "./batch.js";
+import type { Decoder } from "./decoder.js";
+import { finalNorm, forward } from "./forward.js";
+import { declareBatch } from "./graph-inputs.js";
+import { EMBEDDING, HEAD } from "./parameters.js";
+
+/** A vector that replaces what the embedding gives for one token. */
+export interface Injection {
+  readonly sequence: number;
+  readonly position: number;
+  /** [dim] */
+  readonly vector: Float32Array;
+}
+
+/** Options of {@link run}. */
+export interface RunOptions {
+  /** Blocks whose output is wanted. Defaults to none. */
+  readonly capture?: readonly number[];
+  /** Whether what enters block 0 is wanted. Defaults to false. */
+  readonly embedded?: boolean;
+  /** Whether the stream after the last norm is wanted. Defaults to false. */
+  readonly normed?: boolean;
+  /** Whether logits are wanted: of every token, of each sequence's last one, or not. Defaults to `"none"`. */
+  readonly logits?: "all" | "last" | "none";
+  readonly inject?: readonly Injection[];
+  /** Where padding stands in the batch. Defaults to `"right"`. */
+  readonly padding?: "right" | "left";
+  /** Type of matrix products. Defaults to `"f32"`. */
+  readonly compute?: "f32" | "bf16";
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Packed results: the real tokens of sequence 0, then 1, and so on; row-major f32. */
+export interface RunResult {
+  readonly lengths: readonly number[];
+  /** After each captured block, [tokens, dim]. */
+  readonly blocks: ReadonlyMap<number, Float32Array>;
+  /** [tokens, dim], where asked for. */
+  readonly embedded: Float32Array | null;
+  /** [tokens, dim], where asked for. */
+  readonly normed: Float32Array | null;
+  /** [tokens, vocabulary], or [sequences, vocabulary] for `"last"`. */
+  readonly logits: Float32Array | null;
+}
+
+/**
+ * One pass over a batch. A pass that wants neither logits nor the last norm stops after the last captured block.
+ *
+ * @param sequences token ids, one array per sequence, of any lengths
+ * @throws NlaError `model.layer` for a block that does not exist, `model.batch`, `tensor.index` for an id beyond the
+ *   vocabulary, `model.inject`
+ */
+export async function run(
+  model: Decoder,
+  sequences: readonly (readonly number[])[],
+  options: RunOptions = {},
+): Promise<RunResult> {
+  const {
+    capture = [],
+    embedded = false,
+    normed = false,
+    logits = "none",
+    padding = "right",
+    compute = "f32",
+  } = options;
+  const { config } = model;
+  for (const k of capture) checkLayer(k, config.layers);
+  const batch = padBatch(sequences, { padding, maxLength: config.contextLength });
+  const toTheEnd = normed || logits !== "none";
+  const until = toTheEnd ? config.layers - 1 : Math.max(-1, ...capture);
+
+  using g = new Graph(model.device, { recording: false, compute });
+  const declared = declareBatch(g, batch);
+  const injection = declareInjection(g, options.inject ?? [], batch, config.dim);
+  const residuals = forward(g, model, declared, {
+    until,
+    ...(injection ? { inject: injection.tensors } : {}),
+  });
+  const wanted = new Map<string, Tensor>();
+  if (embedded) wanted.set("embedded", residuals.embedded);
+  for (const k of capture) wanted.set(String(k), residuals.blocks[k] as Tensor);
+  const values: Record<string, HostArray> = { ...injection?.values };
+  if (toTheEnd) {
+    let last = finalNorm(g, model, residuals.blocks.at(-1) ?? residuals.embedded);
+    if (normed) wanted.set("normed", last);
+    if (logits === "last") {
+      last = ops.gatherRows(g, last, g.input("last", [batch.rows], "i32"));
+      values.last = lastRows(batch);
+    }
+    if (logits !== "none")
+      wanted.set("logits", ops.logits(g, last, headOf(model), { softcap: config.logitSoftcap }));
+  }
+  for (const tensor of wanted.values()) g.output(tensor);
+  g.compile();
+  await g.run({ ...declared.values(batch), ...values }, options.signal);
+
+  const rows = packedRows(batch);
+  const packed = (name: string): Float32Array | null => {
+    const tensor = wanted.get(name);
+    return tensor ? pickRows(tensor.readF32(), tensor.shape[1] as number, rows) : null;
+  };
+  return {
+    lengths: batch.lengths,
+    blocks: new Map(capture.map((k) => [k, packed(String(k)) as Float32Array])),
+    embedded: packed("embedded"),
+    normed: packed("normed"),
+    logits: logits === "last" ? (wanted.get("logits")?.readF32() ?? null) : packed("logits"),
+  };
+}
+
+/** The matrix that makes logits. */
+export function headOf(model: Decoder): Tensor {
+  return model.matrix(model.config.tied ? EMBEDDING : HEAD);
+}
+
+/** Row of each sequence's last token in a padded batch. */
+export function lastRows(batch: Batch): Int32Array {
+  return Int32Array.from(
+    batch.lengths,
+    (n, row) => row * batch.length + (batch.offsets[row] as number) + n - 1,
+  );
+}
+
+/** @throws NlaError `model.layer` where the model has no such block */
+export function checkLayer(k: number, layers: number): void {
+  if (Number.isInteger(k) && k >= 0 && k < layers) return;
+  throw new NlaError({
+    code: "model.layer",
+    subject: `layer ${k}`,
+    found: `a model of ${layers} blocks`,
+    wanted: `a layer from 0 to ${layers - 1}`,
+    next: "Layer K is the output of block K, counted from 0 (Hugging Face's hidden_states[K + 1]).",
+  });
+}
+
+/**
+ * Declares the injected vectors of a batch and gives their values.
+ *
+ * @throws NlaError `model.inject` for a vector of another width, not finite, or at a token that is not there
+ */
+export function declareInjection(g: Graph, injections: readonly Injection[], batch: Batch, dim: number) {
+  if (injections.length === 0) return null;
+  const vectors = g.input("injected", [injections.length, dim]);
+  const at = g.input("injectedAt", [injections.length], "i32");
+  return { tensors: { vectors, at }, values: injectionValues(injections, batch, dim) };
+}
+
+/** The values of what {@link declareInjection} declares, for one batch. */
+export function injectionValues(injections: readonly Injection[], batch: Batch, dim: number) {
+  const injected = new Float32Array(injections.length * dim);
+  const injectedAt = new Int32Array(injections.length);
+  injections.forEach(({ sequence, position, vector }, i) => {
+    const length = batch.lengths[sequence] ?? 0;
+    const fits = position >= 0 && position < length && vector.length === dim && vector.every(Number.isFinite);
+    if (!fits) {
+      throw new NlaError({
+        code: "model.inject",
+        subject: `injection ${i}, at position ${position} of sequence ${sequence} (${length} tokens)`,
+        found: `a vector of ${vector.length} elements${vector.every(Number.isFinite) ? "" : ", not all finite"}`,
+        wanted: `${dim} finite elements, at a token of the sequence`,
+        next: "Take the vector from the same model, at the layer of the NLA.",
+      });
+    }
+    injected.set(vector, i * dim);
+    injectedAt[i] = sequence * batch.length + (batch.offsets[sequence] as number) + position;
+  });
+  return { injected, injectedAt };
+}
