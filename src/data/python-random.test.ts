@@ -142,17 +142,17 @@ describe.skipIf(folder === null)("PythonRandom equals CPython", () => {
   });
 });
 
-describe("PythonRandom with bad arguments", () => {
-  const codeOf = (call: () => unknown): string => {
-    try {
-      call();
-    } catch (error) {
-      if (error instanceof NlaError) return error.code;
-      throw error;
-    }
-    return "nothing thrown";
-  };
+const codeOf = (call: () => unknown): string => {
+  try {
+    call();
+  } catch (error) {
+    if (error instanceof NlaError) return error.code;
+    throw error;
+  }
+  return "nothing thrown";
+};
 
+describe("PythonRandom with bad arguments", () => {
   it("refuses seeds that are not whole", () => {
     for (const seed of [0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53]) {
       expect(codeOf(() => new PythonRandom(seed))).toBe("random.seed");

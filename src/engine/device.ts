@@ -1,6 +1,6 @@
 // A device is one ggml backend that is open: it computes graphs, one at a time, off the event loop.
 import koffi from "koffi";
-import { availableParallelism } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
 import { NlaError } from "../error.js";
 import type { Pointer } from "./ggml.js";
 import { loadLibrary } from "./library.js";
@@ -15,6 +15,8 @@ export interface DeviceInfo {
   readonly name: string;
   readonly description: string;
   readonly kind: DeviceKind;
+  /** Memory that it has in all, or null where neither it nor the system says. */
+  readonly memoryBytes: number | null;
 }
 
 const KINDS: readonly DeviceKind[] = ["cpu", "gpu", "integrated-gpu", "accelerator"];
@@ -26,14 +28,23 @@ const MAX_THREADS = 512;
 export function listDevices(): DeviceInfo[] {
   const { ggml } = loadLibrary();
   return Array.from({ length: Number(ggml.ggml_backend_dev_count()) }, (_, index) => {
-    const device = ggml.ggml_backend_dev_get(index);
+    const device = ggml.ggml_backend_dev_get(index) as Pointer;
+    const kind = KINDS[ggml.ggml_backend_dev_type(device)] ?? "other";
+    const { total } = ggml.deviceMemory(device);
     return {
       index,
       name: ggml.ggml_backend_dev_name(device),
       description: ggml.ggml_backend_dev_description(device),
-      kind: KINDS[ggml.ggml_backend_dev_type(device)] ?? "other",
+      kind,
+      memoryBytes: (kind === "cpu" ? hostMemory() : total) || null,
     };
   });
+}
+
+/** What this process may use of the machine's memory: containers get less than the machine has. */
+function hostMemory(): number {
+  const limit = process.constrainedMemory?.() ?? 0;
+  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
 }
 
 /** Options of {@link Device.open}. */
@@ -51,6 +62,7 @@ export class Device implements Disposable {
   readonly library: GgmlLibrary;
   #backend: Pointer | null;
   #queue: Promise<unknown> = Promise.resolve();
+  #waiting = 0; // tasks in the queue, with the one that runs
 
   private constructor(library: GgmlLibrary, info: DeviceInfo, threads: number, backend: Pointer) {
     this.library = library;
@@ -78,7 +90,7 @@ export class Device implements Disposable {
     const library = loadLibrary();
     const { ggml } = library;
     const all = listDevices();
-    const wanted = device.toLowerCase();
+    const wanted = String(device).toLowerCase();
     const info =
       all.find((each) => each.name.toLowerCase() === wanted) ?? all.find((each) => each.kind === wanted);
     const native = info && ggml.ggml_backend_dev_get(info.index);
@@ -133,12 +145,23 @@ export class Device implements Disposable {
    * @throws the signal's reason if it is aborted before the turn comes
    */
   exclusive<T>(task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const turn = this.#queue.then(() => {
-      signal?.throwIfAborted();
-      return task();
+    this.#waiting++;
+    const turn = this.#queue.then(async () => {
+      try {
+        signal?.throwIfAborted();
+        return await task();
+      } finally {
+        this.#waiting--;
+      }
     });
     this.#queue = turn.catch(() => undefined); // the caller gets the error; the queue only needs to know that it ended
     return turn;
+  }
+
+  /** Frees native memory: at once, or after the tasks in the queue, whose computations may still read it. */
+  release(free: () => void): void {
+    if (this.#waiting === 0) free();
+    else this.#queue = this.#queue.then(free);
   }
 
   /** Computes a native graph on a worker thread. */
@@ -162,11 +185,12 @@ export class Device implements Disposable {
     });
   }
 
-  /** Closes the backend. Buffers and graphs on it must be gone before. */
+  /** Closes the backend, after the computation that runs. Its tensors and graphs can be freed later, but not used. */
   [Symbol.dispose](): void {
-    if (this.#backend === null) return;
-    this.library.ggml.ggml_backend_free(this.#backend);
+    const backend = this.#backend;
+    if (backend === null) return;
     this.#backend = null;
+    this.release(() => this.library.ggml.ggml_backend_free(backend));
   }
 }
 

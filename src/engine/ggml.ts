@@ -140,6 +140,7 @@ const BASE_SIGNATURES = {
   ggml_backend_reg_get_proc_address: "ps>p",
   ggml_gallocr_new: "p>p",
   ggml_gallocr_free: "p>v",
+  ggml_gallocr_reserve: "pp>b",
   ggml_gallocr_alloc_graph: "pp>b",
   ggml_gallocr_get_buffer_size: "pi>z",
 } as const;
@@ -169,6 +170,10 @@ export interface Ggml extends Functions<typeof BASE_SIGNATURES>, Functions<typeo
   readonly init: (bytes: number) => Pointer;
   readonly tensorSet: (tensor: Pointer, data: ArrayBufferView, offset: number, bytes: number) => void;
   readonly tensorGet: (tensor: Pointer, into: ArrayBufferView, offset: number, bytes: number) => void;
+  /** Bytes that a device has, free and in all, as it says itself; a CPU may say 0. */
+  readonly deviceMemory: (device: Pointer) => { free: number; total: number };
+  /** Bytes that an allocator would take for a graph, without taking them. */
+  readonly plannedBytes: (allocator: Pointer, graph: Pointer) => number;
 }
 
 function bindTable<T extends Record<string, string>>(
@@ -211,6 +216,15 @@ export function bindGgml(base: string, registry: string): Ggml {
     "size_t",
   ]);
   const set = baseLibrary.func("ggml_backend_tensor_set", "void", ["void*", "void*", "size_t", "size_t"]);
+  const outSize = koffi.out(koffi.pointer("size_t"));
+  const memory = baseLibrary.func("ggml_backend_dev_memory", "void", ["void*", outSize, outSize]);
+  const plan = baseLibrary.func("ggml_gallocr_reserve_n_size", "void", [
+    "void*",
+    "void*",
+    "void*",
+    "void*",
+    outSize,
+  ]);
   return {
     ...bindTable(baseLibrary, BASE_SIGNATURES),
     ...bindTable(registryLibrary, REGISTRY_SIGNATURES),
@@ -220,5 +234,15 @@ export function bindGgml(base: string, registry: string): Ggml {
       set(tensor, data, offset, bytes),
     tensorGet: (tensor: Pointer, into: ArrayBufferView, offset: number, bytes: number) =>
       get(tensor, into, offset, bytes),
+    deviceMemory: (device: Pointer) => {
+      const [free, total] = [[0], [0]];
+      memory(device, free, total);
+      return { free: Number(free[0]), total: Number(total[0]) };
+    },
+    plannedBytes: (allocator: Pointer, graph: Pointer) => {
+      const bytes = [0];
+      plan(allocator, graph, null, null, bytes);
+      return Number(bytes[0]);
+    },
   } as Ggml;
 }

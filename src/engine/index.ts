@@ -1,11 +1,11 @@
 // What the engine shows to the layer above. Pointers leave this folder only as opaque handles.
 export { Device, listDevices } from "./device.js";
 export type { DeviceInfo, DeviceKind, DeviceOptions } from "./device.js";
-export { BYTES } from "./dtype.js";
+export { BYTES, GGML_TYPE } from "./dtype.js";
 export type { Dtype } from "./dtype.js";
 export type { OpName, Pointer as Handle } from "./ggml.js";
 export { GGML_VERSION, loadLibrary, nativePackages } from "./library.js";
 export type { GgmlLibrary, NativePackage } from "./library.js";
-export { NativeMemory, readTensor, writeTensor } from "./memory.js";
+export { bytesOf, NativeMemory, readTensor, requireRoom, writeTensor } from "./memory.js";
 export type { Extent, NativeSpec } from "./memory.js";
 export { NativeGraph } from "./native-graph.js";

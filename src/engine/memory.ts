@@ -17,6 +17,27 @@ export interface NativeSpec {
   readonly parameter?: boolean;
 }
 
+/**
+ * @throws NlaError `engine.memory` where a device can never hold that much. Asked before allocating, because Linux hands
+ *   out memory that it has not got and ends the process when it is touched.
+ */
+export function requireRoom(device: Device, subject: string, bytes: number): void {
+  const { memoryBytes, name } = device.info;
+  if (memoryBytes === null || bytes <= memoryBytes) return;
+  throw new NlaError({
+    code: "engine.memory",
+    subject: `${subject} on ${name}`,
+    found: `${bytes.toLocaleString("en")} bytes needed`,
+    wanted: `at most ${memoryBytes.toLocaleString("en")}, which is all its memory`,
+    next: "Use a smaller model, batch or context, or a device with more memory.",
+  });
+}
+
+/** Bytes of a tensor. */
+export function bytesOf(extent: Extent, dtype: Dtype): number {
+  return extent.reduce((a, b) => a * b, BYTES[dtype]);
+}
+
 /** Copies `data` into a tensor. The caller has checked the sizes. */
 export function writeTensor(device: Device, tensor: Pointer, data: ArrayBufferView, offset = 0): void {
   device.library.ggml.tensorSet(tensor, data, offset, data.byteLength);
@@ -38,6 +59,9 @@ export class NativeMemory implements Disposable {
   /** @throws NlaError `engine.memory` where the device has not that much */
   constructor(device: Device, specs: readonly NativeSpec[]) {
     const { ggml } = device.library;
+    const { backend } = device;
+    const bytes = specs.reduce((sum, { extent, dtype }) => sum + bytesOf(extent, dtype), 0);
+    requireRoom(device, `${specs.length} tensors`, bytes);
     this.#device = device;
     this.#context = ggml.init((specs.length + 1) * (Number(ggml.ggml_tensor_overhead()) + 64));
     this.tensors = specs.map(({ extent, dtype, name, parameter = false }) => {
@@ -46,14 +70,10 @@ export class NativeMemory implements Disposable {
       if (parameter) ggml.ggml_set_param(tensor);
       return tensor;
     });
-    this.#buffer = ggml.ggml_backend_alloc_ctx_tensors(this.#context, device.backend);
+    this.#buffer = ggml.ggml_backend_alloc_ctx_tensors(this.#context, backend);
     if (this.#buffer === null && specs.length > 0) {
       ggml.ggml_free(this.#context);
       this.#context = null;
-      const bytes = specs.reduce(
-        (sum, { extent, dtype }) => sum + extent.reduce((a, b) => a * b, BYTES[dtype]),
-        0,
-      );
       throw new NlaError({
         code: "engine.memory",
         subject: `${specs.length} tensors on ${device.info.name}`,
@@ -78,9 +98,12 @@ export class NativeMemory implements Disposable {
   [Symbol.dispose](): void {
     if (this.#context === null) return;
     const { ggml } = this.#device.library;
-    if (this.#buffer !== null) ggml.ggml_backend_buffer_free(this.#buffer);
-    ggml.ggml_free(this.#context);
+    const [buffer, context] = [this.#buffer, this.#context];
     this.#buffer = null;
     this.#context = null;
+    this.#device.release(() => {
+      if (buffer !== null) ggml.ggml_backend_buffer_free(buffer);
+      ggml.ggml_free(context);
+    });
   }
 }

@@ -5,10 +5,16 @@ import type { Device } from "./device.js";
 import { GGML_TYPE } from "./dtype.js";
 import type { Dtype } from "./dtype.js";
 import type { OpName, Pointer } from "./ggml.js";
+import { requireRoom } from "./memory.js";
 import type { Extent } from "./memory.js";
 
 // Room per tensor beyond ggml's own overhead: alignment and the object header.
 const SLACK_BYTES = 96;
+// Some of ggml's functions build a second tensor, a view, on the way.
+const TENSORS_PER_NODE = 2;
+// Fewer is no graph; more would reserve gigabytes of metadata, and no model needs a tenth of it.
+const MIN_TENSORS = 4;
+const MAX_TENSORS = 2 ** 20;
 
 /** A graph under construction, then allocated, then computed any number of times. */
 export class NativeGraph implements Disposable {
@@ -18,9 +24,23 @@ export class NativeGraph implements Disposable {
   readonly #graph: Pointer;
   #allocator: Pointer | null = null;
   #tensors = 0;
+  readonly #known = new Set<Pointer>();
 
-  /** @param maxTensors how many tensors the graph may have; metadata for them is reserved, not touched */
+  /**
+   * @param maxTensors how many tensors the graph may have; metadata for them is reserved, not touched
+   * @throws NlaError `engine.graph-size` for other than 4 to 1,048,576
+   */
   constructor(device: Device, maxTensors: number) {
+    if (!Number.isInteger(maxTensors) || maxTensors < MIN_TENSORS || maxTensors > MAX_TENSORS) {
+      throw new NlaError({
+        code: "engine.graph-size",
+        subject: "a graph",
+        found: `maxTensors ${maxTensors}`,
+        wanted: `an integer from ${MIN_TENSORS} to ${MAX_TENSORS}`,
+        next: "Leave it out for the default, which fits about a hundred blocks.",
+      });
+    }
+    void device.backend; // a closed device is an error here and not at the first allocation
     const { ggml } = device.library;
     this.#device = device;
     this.maxTensors = maxTensors;
@@ -32,8 +52,8 @@ export class NativeGraph implements Disposable {
     this.#graph = ggml.ggml_new_graph_custom(this.#context, maxTensors, false) as Pointer;
   }
 
-  // ggml aborts when a context is full, so the count is kept here.
-  #count(tensors: number): Pointer {
+  /** The context, if the graph and its device are still there. */
+  #live(): Pointer {
     if (this.#context === null) {
       throw new NlaError({
         code: "engine.disposed",
@@ -43,8 +63,14 @@ export class NativeGraph implements Disposable {
         next: "Build the graph again, or free it later.",
       });
     }
-    this.#tensors += tensors;
-    if (this.#tensors > this.maxTensors) {
+    void this.#device.backend;
+    return this.#context;
+  }
+
+  // ggml aborts when a context or the list of a graph is full, so the count is kept here.
+  #count(tensors: number): Pointer {
+    const context = this.#live();
+    if (this.#tensors + tensors > this.maxTensors) {
       throw new NlaError({
         code: "engine.graph-size",
         subject: "a graph",
@@ -53,13 +79,15 @@ export class NativeGraph implements Disposable {
         next: "Pass a larger maxTensors to the graph.",
       });
     }
-    return this.#context;
+    this.#tensors += tensors;
+    return context;
   }
 
   /** A leaf whose content is set before each run and survives it (both flags: an input alone is recycled after use). */
   input(extent: Extent, dtype: Dtype): Pointer {
     const { ggml } = this.#device.library;
     const tensor = ggml.ggml_new_tensor_4d(this.#count(1), GGML_TYPE[dtype], ...extent) as Pointer;
+    this.#known.add(tensor);
     ggml.ggml_set_input(tensor);
     ggml.ggml_set_output(tensor);
     this.expand(tensor); // an input that no op uses would get no memory, and writing to it would abort
@@ -68,9 +96,16 @@ export class NativeGraph implements Disposable {
 
   /** Adds a node. `values` are the arguments of ggml's function after the context. */
   node(op: OpName, values: readonly (Pointer | number | null)[]): Pointer {
-    const context = this.#count(2); // some ops build a second tensor (a view) on the way
+    // Tensors from outside take places in the graph's lists too, once each.
+    const foreign = values.filter(
+      (value) => typeof value === "bigint" && !this.#known.has(value),
+    ) as Pointer[];
+    const context = this.#count(TENSORS_PER_NODE + new Set(foreign).size);
     const build = this.#device.library.ggml.ops[op] as (...all: unknown[]) => Pointer;
-    return build(context, ...values);
+    const tensor = build(context, ...values);
+    for (const each of foreign) this.#known.add(each);
+    this.#known.add(tensor);
+    return tensor;
   }
 
   /** How many elements ggml gives a node: a check on the shape that `tensor/` computed. */
@@ -86,17 +121,29 @@ export class NativeGraph implements Disposable {
 
   /** Appends the node, and what it needs, to the order of execution. */
   expand(tensor: Pointer): void {
+    if (!this.#known.has(tensor)) {
+      this.#count(1);
+      this.#known.add(tensor);
+    }
+    this.#live();
     this.#device.library.ggml.ggml_build_forward_expand(this.#graph, tensor);
   }
 
-  /** Keeps a node's result until it is read. */
+  /** Keeps a node's result until it is read. Of a view, keep what it is a view of, too. */
   keep(tensor: Pointer): void {
+    this.#live();
     this.#device.library.ggml.ggml_set_output(tensor);
   }
 
   /** Nodes in the order of execution so far. */
   get nodes(): number {
+    this.#live();
     return this.#device.library.ggml.ggml_graph_n_nodes(this.#graph);
+  }
+
+  /** Whether the nodes have memory: no more nodes after that. */
+  get allocated(): boolean {
+    return this.#allocator !== null;
   }
 
   /**
@@ -106,28 +153,37 @@ export class NativeGraph implements Disposable {
    * @throws NlaError `engine.memory`
    */
   allocate(): number {
+    this.#live();
     const { ggml } = this.#device.library;
+    const subject = `a graph of ${this.nodes} nodes`;
     const allocator = ggml.ggml_gallocr_new(
       ggml.ggml_backend_get_default_buffer_type(this.#device.backend),
     ) as Pointer;
-    if (!ggml.ggml_gallocr_alloc_graph(allocator, this.#graph)) {
+    try {
+      requireRoom(this.#device, subject, ggml.plannedBytes(allocator, this.#graph));
+      // Reserved by hand: the allocator takes a plan for a reservation, and would hand out addresses in no buffer.
+      const reserved = ggml.ggml_gallocr_reserve(allocator, this.#graph);
+      if (!reserved || !ggml.ggml_gallocr_alloc_graph(allocator, this.#graph)) {
+        throw new NlaError({
+          code: "engine.memory",
+          subject: `${subject} on ${this.#device.info.name}`,
+          found: "no room for its results",
+          wanted: "that much free memory",
+          next: "Use a smaller micro-batch or a shorter context.",
+        });
+      }
+    } catch (error) {
       ggml.ggml_gallocr_free(allocator);
-      throw new NlaError({
-        code: "engine.memory",
-        subject: `a graph of ${this.nodes} nodes on ${this.#device.info.name}`,
-        found: "no room for its results",
-        wanted: "that much free memory",
-        next: "Use a smaller micro-batch or a shorter context.",
-      });
+      throw error;
     }
     this.#allocator = allocator;
     return Number(ggml.ggml_gallocr_get_buffer_size(allocator, 0));
   }
 
   /** Runs the graph once, off the event loop. */
-  compute(): Promise<void> {
-    this.#count(0);
-    return this.#device.compute(this.#graph);
+  async compute(): Promise<void> {
+    this.#live();
+    await this.#device.compute(this.#graph);
   }
 
   get disposed(): boolean {
@@ -137,9 +193,12 @@ export class NativeGraph implements Disposable {
   [Symbol.dispose](): void {
     if (this.#context === null) return;
     const { ggml } = this.#device.library;
-    if (this.#allocator !== null) ggml.ggml_gallocr_free(this.#allocator);
-    ggml.ggml_free(this.#context);
+    const [allocator, context] = [this.#allocator, this.#context];
     this.#context = null;
     this.#allocator = null;
+    this.#device.release(() => {
+      if (allocator !== null) ggml.ggml_gallocr_free(allocator);
+      ggml.ggml_free(context);
+    });
   }
 }

@@ -24,10 +24,12 @@ export interface PadOptions {
   readonly maxLength: number;
 }
 
+const MAX_ID = 2 ** 31 - 1; // what an i32 holds; the vocabulary's own end is checked where a graph runs
+
 /**
  * Pads sequences to one length. Padding has id 0, which no real token attends to.
  *
- * @throws NlaError `model.batch` for no sequences, an empty one, or one longer than the context
+ * @throws NlaError `model.batch` for no sequences, an empty one, one longer than the context, or what is no token id
  */
 export function padBatch(sequences: readonly (readonly number[])[], options: PadOptions): Batch {
   const { padding = "right", multiple = 1, maxLength } = options;
@@ -40,6 +42,18 @@ export function padBatch(sequences: readonly (readonly number[])[], options: Pad
       found: `${length} tokens`,
       wanted: `1 to ${maxLength} tokens, the model's context`,
       next: length === 0 ? "Leave empty texts out." : "Cut the text, or read it in parts.",
+    });
+  });
+  sequences.forEach((sequence, row) => {
+    // An Int32Array would make 0 of NaN and 1 of 1.5 without a word.
+    const at = sequence.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id <= MAX_ID));
+    if (at < 0) return;
+    throw new NlaError({
+      code: "model.batch",
+      subject: `token ${at} of sequence ${row} of a batch`,
+      found: String(sequence[at]),
+      wanted: `a token id, an integer from 0 to ${MAX_ID}`,
+      next: "Take the ids from the model's own tokenizer.",
     });
   });
   if (sequences.length === 0) {

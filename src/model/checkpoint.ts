@@ -31,10 +31,11 @@ export async function loadDecoder(directory: string, device: Device, parts: Part
     checkShapes(config, weights, parts);
     const values = new Map<string, Float32Array>();
     for (const name of parameterShapes(config, parts).keys()) {
-      const tensor = await weights.readF32(name);
+      const tensor = await weights.readF32(config.weightPrefix + name);
       checkFinite(weights.path, name, tensor);
       values.set(name, tensor);
     }
+    await checkTie(config, weights, values.get(EMBEDDING) as Float32Array, parts);
     return new Decoder(device, config, (name) => values.get(name) as Float32Array, parts);
   } finally {
     await weights.close();
@@ -43,7 +44,9 @@ export async function loadDecoder(directory: string, device: Device, parts: Part
 
 function checkShapes(config: DecoderConfig, weights: ModelWeights, parts: Parts): void {
   const wanted = parameterShapes(config, parts);
-  for (const [name, shape] of wanted) {
+  const { weightPrefix: prefix } = config;
+  for (const [bare, shape] of wanted) {
+    const name = prefix + bare;
     const entry = weights.entries.get(name);
     if (entry && formatShape(entry.shape) === formatShape(shape)) continue;
     throw new NlaError({
@@ -55,7 +58,9 @@ function checkShapes(config: DecoderConfig, weights: ModelWeights, parts: Parts)
     });
   }
   const extra = [...weights.entries.keys()].filter((name) => {
-    return !wanted.has(name) && !IGNORED.test(name) && !(config.tied && name === HEAD);
+    if (!name.startsWith(prefix)) return false; // another tower's
+    const bare = name.slice(prefix.length);
+    return !wanted.has(bare) && !IGNORED.test(bare) && !(config.tied && bare === HEAD);
   });
   if (extra.length > 0) {
     throw new NlaError({
@@ -66,6 +71,27 @@ function checkShapes(config: DecoderConfig, weights: ModelWeights, parts: Parts)
       next: "config.json and the weights must be of the same model.",
     });
   }
+}
+
+/** A tied model may store its head, and then it must be the embedding. */
+async function checkTie(
+  config: DecoderConfig,
+  weights: ModelWeights,
+  embedding: Float32Array,
+  { head = true }: Parts,
+): Promise<void> {
+  const name = config.weightPrefix + HEAD;
+  if (!head || !config.tied || !weights.entries.has(name)) return;
+  const stored = await weights.readF32(name);
+  const differ = stored.reduce((count, value, i) => count + (value === embedding[i] ? 0 : 1), 0);
+  if (differ === 0 && stored.length === embedding.length) return;
+  throw new NlaError({
+    code: "model.weights",
+    subject: `${weights.path}, tensor ${name}`,
+    found: `${differ} of ${stored.length} elements unlike the embedding's ${embedding.length}`,
+    wanted: "the embedding itself, because config.json says tie_word_embeddings",
+    next: "Set tie_word_embeddings to false if the model has a head of its own.",
+  });
 }
 
 function checkFinite(file: string, name: string, values: Float32Array): void {

@@ -3,6 +3,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { NlaError, messageOf } from "../error.js";
+import { configError } from "./config-reader.js";
 import { familyOf } from "./families.js";
 
 /** How positions turn queries and keys in one block. */
@@ -12,7 +13,7 @@ export interface RopeConfig {
   readonly scaling: RopeScaling | null;
 }
 
-/** Llama 3's scaling by wavelength, or one factor for every frequency. */
+/** One factor for every frequency, Llama 3's scaling by wavelength, or YaRN's with a factor on the scores. */
 export type RopeScaling =
   | { readonly kind: "linear"; readonly factor: number }
   | {
@@ -21,6 +22,19 @@ export type RopeScaling =
       readonly lowFrequencyFactor: number;
       readonly highFrequencyFactor: number;
       readonly originalLength: number;
+    }
+  | {
+      readonly kind: "yarn";
+      readonly factor: number;
+      readonly originalLength: number;
+      /** Frequencies that turn more often than this within the original length are kept. */
+      readonly fastTurns: number;
+      /** Those that turn less often than this are divided by `factor`. */
+      readonly slowTurns: number;
+      /** Factor on cos and sin; null: 0.1 ln(factor) + 1. */
+      readonly magnitude: number | null;
+      /** Whether the bounds between the two are whole pair numbers. */
+      readonly truncate: boolean;
     };
 
 /** The shape and settings of a decoder. Lengths are in elements or tokens. */
@@ -57,6 +71,8 @@ export interface DecoderConfig {
   readonly rope: readonly RopeConfig[];
   /** One per block: how many positions back it sees, itself included; null: all. */
   readonly windows: readonly (number | null)[];
+  /** What stands before every name in the files: `language_model.` beside a vision tower, else nothing. */
+  readonly weightPrefix: string;
   readonly bosId: number | null;
   readonly eosIds: readonly number[];
   /** The file as it was, so that what nobody reads is written back. */
@@ -134,17 +150,6 @@ export function parseConfig(json: unknown, subject: string): DecoderConfig {
       throw configError(subject, key, String(key === "head_dim" ? config.headDim : config.heads), wanted);
   }
   return config;
-}
-
-/** The error of one key of a config.json. */
-export function configError(subject: string, key: string, found: string, wanted: string): NlaError {
-  return new NlaError({
-    code: "model.config",
-    subject: `${subject}, ${key}`,
-    found,
-    wanted,
-    next: "The file must be the one that belongs to the weights.",
-  });
 }
 
 /**

@@ -2,8 +2,9 @@
 // the config; it stops after any block and hands out the residual stream after any of them.
 import { Graph, ops } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
-import type { DecoderConfig } from "./config.js";
+import type { DecoderConfig, RopeConfig } from "./config.js";
 import { blockName, EMBEDDING, FINAL_NORM } from "./parameters.js";
+import { ropeMagnitude } from "./rope-scaling.js";
 
 const {
   add,
@@ -114,11 +115,15 @@ function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tens
       count,
       config.headDim,
     ]);
-  const { theta } = config.rope[k] as { theta: number };
+  const settings = config.rope[k] as RopeConfig;
   const turned = (part: "q" | "k", count: number) => {
     const flat = heads(part, count);
     const ready = config.qkNorm ? norm(g, weights, flat, name(`self_attn.${part}_norm.weight`)) : flat;
-    return rope(g, ready, positions, { theta, frequencyDivisors: weights.divisors(k) });
+    return rope(g, ready, positions, {
+      theta: settings.theta,
+      frequencyDivisors: weights.divisors(k),
+      magnitude: ropeMagnitude(settings),
+    });
   };
   const mixed = attend(k, turned("q", config.heads), turned("k", config.kvHeads), heads("v", config.kvHeads));
   const attended = linear(g, mixed, weights.matrix(name("self_attn.o_proj.weight")));

@@ -1,5 +1,6 @@
 // Batched generation with a key-value cache: every distinct prompt is read once, its cache copied for each sample; rows that
 // have ended leave the batch; each row has its own length, seed and stop.
+import { setImmediate } from "node:timers/promises";
 import { Graph, ops } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
 import { NlaError } from "../error.js";
@@ -50,6 +51,9 @@ const SLOT_STEP = 32;
 
 // Copying the cache to fewer rows pays when at least a quarter of them have ended.
 const SHRINK_BELOW = 0.75;
+
+// Choosing tokens holds the event loop: after this many logits (some 10 ms) others get a turn.
+const LOGITS_PER_TURN = 500_000;
 
 interface Growing {
   readonly prompt: number;
@@ -109,7 +113,7 @@ export async function generate(
         sequences.map(({ prompt }) => prompt),
         signal,
       );
-    take(
+    await take(
       model,
       active,
       first,
@@ -134,7 +138,7 @@ export async function generate(
       }
       const logits = await nextLogits(model, cache, decode, active, signal);
       for (const sequence of active) if (sequence.finish === null) sequence.length++;
-      take(
+      await take(
         model,
         active,
         logits,
@@ -276,17 +280,23 @@ async function nextLogits(
 }
 
 /** Chooses the next token of every growing sequence; `rowOf[i]` is the row of logits of sequence i. */
-function take(
+async function take(
   model: Decoder,
   active: readonly Growing[],
   logits: Float32Array,
   rowOf: readonly number[],
   options: GenerateOptions,
-): void {
+): Promise<void> {
   const { maxNewTokens, stopTokens = [], stopStrings = [], decode } = options;
   const size = model.config.vocabulary;
-  active.forEach((sequence, i) => {
-    if (sequence.finish !== null) return;
+  const scratch = new Float64Array(size);
+  let since = 0;
+  for (const [i, sequence] of active.entries()) {
+    if (sequence.finish !== null) continue;
+    if ((since += size) > LOGITS_PER_TURN) {
+      since = 0;
+      await setImmediate();
+    }
     const uniform = uniformAt(sequence.seed, sequence.tokens.length);
     const { token, logProb, entropy } = chooseToken(
       logits,
@@ -294,6 +304,7 @@ function take(
       size,
       uniform,
       options,
+      scratch,
     );
     sequence.tokens.push(token);
     sequence.logProbs.push(logProb);
@@ -303,10 +314,10 @@ function take(
       const text = decode(sequence.tokens);
       if (stopStrings.some((stop) => text.includes(stop))) sequence.finish = "stop";
     }
-    const full = sequence.length + 1 > model.config.contextLength;
+    const full = sequence.length + 1 >= model.config.contextLength; // the new token counts, though no cache holds it yet
     if (sequence.finish === null && (sequence.tokens.length >= maxNewTokens || full))
       sequence.finish = "length";
-  });
+  }
 }
 
 function checkOptions(
@@ -326,6 +337,7 @@ function checkOptions(
   } = options;
   const { contextLength } = model.config;
   const wrong: [string, boolean, unknown, string][] = [
+    ["prompts", prompts.length > 0, "none", "at least one"],
     ["maxNewTokens", Number.isInteger(maxNewTokens) && maxNewTokens > 0, maxNewTokens, "a positive integer"],
     ["samples", Number.isInteger(samples) && samples > 0, samples, "a positive integer"],
     ["temperature", Number.isFinite(temperature) && temperature >= 0, temperature, "a number not below 0"],
@@ -338,6 +350,8 @@ function checkOptions(
       "one that turns tokens into text",
     ],
   ];
+  for (const each of typeof seed === "object" ? seed : [seed ?? 0])
+    wrong.push(["seed", Number.isSafeInteger(each), each, "an integer"]);
   if (typeof seed === "object") {
     const count = prompts.length * samples;
     wrong.push(["seed", seed.length === count, `${seed.length} seeds`, `${count}, one per sample`]);

@@ -142,7 +142,8 @@ export function checkLayer(k: number, layers: number): void {
 /**
  * Declares the injected vectors of a batch and gives their values.
  *
- * @throws NlaError `model.inject` for a vector of another width, not finite, or at a token that is not there
+ * @throws NlaError `model.inject` for a vector of another width, not finite, at a token that is not there, or at one that
+ *   has a vector already
  */
 export function declareInjection(g: Graph, injections: readonly Injection[], batch: Batch, dim: number) {
   if (injections.length === 0) return null;
@@ -157,7 +158,8 @@ export function injectionValues(injections: readonly Injection[], batch: Batch, 
   const injectedAt = new Int32Array(injections.length);
   injections.forEach(({ sequence, position, vector }, i) => {
     const length = batch.lengths[sequence] ?? 0;
-    const fits = position >= 0 && position < length && vector.length === dim && vector.every(Number.isFinite);
+    const there = Number.isInteger(position) && position >= 0 && position < length;
+    const fits = there && vector.length === dim && vector.every(Number.isFinite);
     if (!fits) {
       throw new NlaError({
         code: "model.inject",
@@ -165,6 +167,17 @@ export function injectionValues(injections: readonly Injection[], batch: Batch, 
         found: `a vector of ${vector.length} elements${vector.every(Number.isFinite) ? "" : ", not all finite"}`,
         wanted: `${dim} finite elements, at a token of the sequence`,
         next: "Take the vector from the same model, at the layer of the NLA.",
+      });
+    }
+    // Two threads would write the same row, and which comes last is chance.
+    const other = injections.findIndex((each) => each.sequence === sequence && each.position === position);
+    if (other < i) {
+      throw new NlaError({
+        code: "model.inject",
+        subject: `injections ${other} and ${i}`,
+        found: `two vectors for position ${position} of sequence ${sequence}`,
+        wanted: "at most one vector for a token",
+        next: "Give each vector a token of its own.",
       });
     }
     injected.set(vector, i * dim);

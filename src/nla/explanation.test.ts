@@ -31,14 +31,15 @@ describe.skipIf(file === null)("explanations equal the reference's", () => {
 });
 
 describe("plain format", () => {
-  it("is the whole text, stripped", () => {
-    expect(wrapExplanation("of the king", { format: "plain" })).toBe("of the king");
-    expect(extractExplanation(" of the <explanation>king\n", { format: "plain" })).toBe("of the <explanation>king");
+  it("is the whole text, outer blanks included", () => {
+    const text = " of the <explanation>king\n";
+    expect(wrapExplanation(text, { format: "plain" })).toBe(text);
+    expect(extractExplanation(text, { format: "plain" })).toBe(text);
   });
 
   it("stops at the first end token", () => {
     const options = { format: "plain", endText: "</s>" } as const;
-    expect(extractExplanation("of the king </s> more </s>", options)).toBe("of the king");
+    expect(extractExplanation("of the king </s> more </s>", options)).toBe("of the king ");
     expect(extractExplanation("</s>", options)).toBe("");
     expect(extractExplanation("no end", options)).toBe("no end");
   });

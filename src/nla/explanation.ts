@@ -1,8 +1,9 @@
 // The explanation inside a verbalizer's response: wrapping for training, extraction after generation. Not its reward
 // (train/reward.ts) and not its placing in the reconstructor's prompt (nla/template.ts).
 //
-// The reconstructor always sees the stripped text. An empty explanation is a success: it is scored like any other.
-import { between, stripPython } from "./python-text.js";
+// The reconstructor sees the stripped text (`tags`) or the very text (`plain`, where the last character may be the blank
+// that it must read). An empty explanation is a success: it is scored like any other.
+import { between } from "./python-text.js";
 
 /**
  * How an explanation stands in a response. `tags`: between `<explanation>` and `</explanation>` (the released format).
@@ -13,14 +14,14 @@ export type ExplanationFormat = "tags" | "plain";
 const OPEN = "<explanation>";
 const CLOSE = "</explanation>";
 
-/** The response that teaches `text` to a verbalizer: the inverse of {@link extractExplanation} up to outer blanks. */
+/** The response that teaches `text` to a verbalizer; {@link extractExplanation} gives it back (`tags`: stripped). */
 export function wrapExplanation(text: string, { format = "tags" }: { format?: ExplanationFormat } = {}): string {
   return format === "plain" ? text : `${OPEN}\n${text}\n${CLOSE}`;
 }
 
 /**
- * The explanation in a response, stripped, or null where there is none (`tags` without a closed pair). Of several pairs
- * the first counts.
+ * The explanation in a response, or null where there is none (`tags` without a closed pair). `tags` strips it as Python
+ * does, and of several pairs the first counts; `plain` takes every character.
  *
  * @param options.format Defaults to `tags`.
  * @param options.endText text of the end token if the response was decoded with special tokens; `plain` stops before its
@@ -32,7 +33,7 @@ export function extractExplanation(
 ): string | null {
   if (format === "tags") return between(response, OPEN, CLOSE);
   const end = endText ? response.indexOf(endText) : -1;
-  return stripPython(end < 0 ? response : response.slice(0, end));
+  return end < 0 ? response : response.slice(0, end);
 }
 
 /**

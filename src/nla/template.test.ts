@@ -113,6 +113,19 @@ describe("templates", () => {
     expect(fillTemplate(parseTemplate("{explanation}.", "explanation"), "{a} }}")).toBe("{a} }}.");
   });
 
+  it("may end with the placeholder, if asked for", () => {
+    const encode = (text: string) => Array.from(text, (character) => character.codePointAt(0)!);
+    const bare = parseTemplate("A {explanation}", "explanation");
+    expect(criticSuffixIds(bare, encode, { allowNone: true })).toEqual([]);
+    expect(() => assertPromptEndsWith([1, 2], [])).not.toThrow();
+    expect(() => criticSuffixIds(bare, encode)).toThrow(/0 tokens after the placeholder/);
+    const dot = parseTemplate("A {explanation}.", "explanation");
+    expect(() => criticSuffixIds(dot, encode, { allowNone: true })).toThrow(/1 tokens after the placeholder/);
+    // An escaped placeholder earlier in the text is no placeholder.
+    const escaped = parseTemplate("{{explanation}} {explanation}</t>", "explanation");
+    expect(criticSuffixIds(escaped, encode)).toEqual(encode("/t>"));
+  });
+
   it("escapes text so that filling gives it back", () => {
     const text = "{x} }{ {{";
     expect(fillTemplate(parseTemplate(`${escapeTemplateText(text)}{explanation}`, "explanation"), "")).toBe(text);

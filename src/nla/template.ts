@@ -97,11 +97,18 @@ export function injectionNeighbours(promptIds: readonly number[], tokenId: numbe
  * released sidecars were made, and {@link assertPromptEndsWith} catches a template where it matters.
  *
  * @param encode tokenises without special tokens
+ * @param options.allowNone give [] for a template that ends with the placeholder, whose vector is then read at the
+ *   explanation's own last token. Defaults to false: the reference needs a suffix.
  * @throws NlaError `template.suffix` if fewer than two ids follow the placeholder
  */
-export function criticSuffixIds(template: PromptTemplate, encode: (text: string) => readonly number[]): number[] {
+export function criticSuffixIds(
+  template: PromptTemplate,
+  encode: (text: string) => readonly number[],
+  { allowNone = false }: { allowNone?: boolean } = {},
+): number[] {
   const mark = `{${template.placeholder}}`;
-  const suffix = template.raw.slice(template.raw.indexOf(mark) + mark.length);
+  const suffix = template.raw.slice(template.raw.lastIndexOf(mark) + mark.length);
+  if (allowNone && suffix === "") return [];
   const ids = encode(suffix);
   if (ids.length < 2) {
     throw new NlaError({

@@ -66,14 +66,18 @@ export interface Optimizer<State> {
  */
 export function adamw(options: AdamwOptions = {}): Optimizer<AdamwState> {
   const { beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0, clipNorm = 1, groups = [] } = options;
-  const ranges: [string, number, boolean][] = [
-    ["beta1", beta1, beta1 >= 0 && beta1 < 1],
-    ["beta2", beta2, beta2 >= 0 && beta2 < 1],
-    ["eps", eps, eps > 0],
-    ["weightDecay", weightDecay, weightDecay >= 0],
-    ["clipNorm", clipNorm ?? 1, (clipNorm ?? 1) > 0],
-  ];
-  for (const [name, value, holds] of ranges) if (!holds) throw settingError(name, value);
+  requireFraction("beta1", beta1);
+  requireFraction("beta2", beta2);
+  requirePositive("eps", eps);
+  requireNotNegative("weightDecay", weightDecay);
+  if (clipNorm !== null) requirePositive("clipNorm", clipNorm);
+  groups.forEach((group, i) => {
+    requireNotNegative(`groups[${i}].weightDecay`, group.weightDecay ?? 0);
+    requireNotNegative(`groups[${i}].learningRateScale`, group.learningRateScale ?? 1);
+  });
+  // What the kernel computes with. The corrections below must be of these and not of 0.999 itself, whose 1 - beta2 is
+  // 1.3e-5 away in float32: that much the first steps would be off.
+  const [kept1, kept2] = [Math.fround(beta1), Math.fround(beta2)];
 
   const groupOf = (name: string) => groups.findIndex((group) => group.matches(name));
   const everyGroup: readonly Omit<ParameterGroup, "matches">[] = [...groups, {}];
@@ -100,8 +104,7 @@ export function adamw(options: AdamwOptions = {}): Optimizer<AdamwState> {
     },
 
     async update(state, learningRate, signal) {
-      if (!(Number.isFinite(learningRate) && learningRate >= 0))
-        throw settingError("learningRate", learningRate);
+      requireNotNegative("learningRate", learningRate);
       await state.graphs.norm.run({}, signal);
       const gradientNorm = Math.sqrt(state.graphs.sumOfSquares.readF32()[0] as number);
       if (!Number.isFinite(gradientNorm)) {
@@ -113,8 +116,8 @@ export function adamw(options: AdamwOptions = {}): Optimizer<AdamwState> {
         clip: Float32Array.of(clipNorm === null ? 1 : Math.min(1, clipNorm / (gradientNorm + 1e-6))),
       };
       everyGroup.forEach(({ weightDecay: decay = weightDecay, learningRateScale = 1 }, i) => {
-        const correction1 = 1 / (1 - beta1 ** step);
-        const correction2 = 1 / (1 - beta2 ** step);
+        const correction1 = 1 / (1 - kept1 ** step);
+        const correction2 = 1 / (1 - kept2 ** step);
         inputs[`group${i}`] = Float32Array.of(
           learningRate * learningRateScale,
           beta1,
@@ -173,14 +176,28 @@ function stepGraphs(
   };
 }
 
-function settingError(name: string, value: number): NlaError {
+function requireFraction(name: string, value: number): void {
+  // As float32: 1 - 1e-9 would be 1 there.
+  if (value >= 0 && Math.fround(value) < 1) return;
+  throw settingError(name, value, "a number from 0 up to, not including, 1");
+}
+
+function requirePositive(name: string, value: number): void {
+  if (Math.fround(value) > 0 && Number.isFinite(Math.fround(value))) return;
+  throw settingError(name, value, "a finite number above 0");
+}
+
+function requireNotNegative(name: string, value: number): void {
+  if (value >= 0 && Number.isFinite(Math.fround(value))) return;
+  throw settingError(name, value, "a finite number that is not negative");
+}
+
+function settingError(name: string, value: number, wanted: string): NlaError {
   return new NlaError({
     code: "tensor.argument",
     subject: `AdamW setting ${name}`,
     found: String(value),
-    wanted: name.startsWith("beta")
-      ? "a number from 0 up to, not including, 1"
-      : "a finite number that is not negative",
+    wanted,
     next: "Correct the setting.",
   });
 }

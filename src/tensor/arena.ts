@@ -1,10 +1,14 @@
 // An arena owns tensors that outlive graphs (weights, optimizer state, caches) and frees them together.
 import { NativeMemory } from "../engine/index.js";
 import type { Device, Dtype } from "../engine/index.js";
-import { extentOf } from "./shape.js";
+import { NlaError } from "../error.js";
+import { extentOf, requireDtypeName } from "./shape.js";
 import type { Shape } from "./shape.js";
 import { Tensor } from "./tensor.js";
 import type { Owner } from "./tensor.js";
+
+// A model has hundreds of tensors; a few show how they are named.
+const NAMES_SHOWN = 8;
 
 /** What one tensor of an arena is. */
 export interface TensorSpec {
@@ -33,6 +37,7 @@ export class Arena implements Owner, Disposable {
     this.#memory = new NativeMemory(
       device,
       entries.map(([name, { shape, dtype = "f32", parameter = false }]) => {
+        requireDtypeName(`tensor ${name}`, dtype);
         return { extent: extentOf(shape, `tensor ${name}`), dtype, name, parameter };
       }),
     );
@@ -46,11 +51,18 @@ export class Arena implements Owner, Disposable {
     this.tensors = tensors;
   }
 
-  /** The tensor of that name. @throws RangeError where there is none: a fault of the program, not of its input */
+  /** The tensor of that name. @throws NlaError `tensor.name` where there is none */
   get(name: string): Tensor {
     const tensor = this.tensors.get(name);
-    if (!tensor) throw new RangeError(`${this.label} has no tensor ${name}`);
-    return tensor;
+    if (tensor) return tensor;
+    const names = [...this.tensors.keys()];
+    throw new NlaError({
+      code: "tensor.name",
+      subject: this.label,
+      found: `no tensor ${name}`,
+      wanted: `one of its ${names.length}: ${names.slice(0, NAMES_SHOWN).join(", ")}${names.length > NAMES_SHOWN ? ", ..." : ""}`,
+      next: "Compare the name with those that the arena was made of.",
+    });
   }
 
   /** Bytes allocated. */
@@ -62,6 +74,9 @@ export class Arena implements Owner, Disposable {
   zero(): void {
     for (const tensor of this.tensors.values()) this.#memory.zero(tensor.handle);
   }
+
+  /** Nothing to refuse: the values of an arena can always be read and written. */
+  requireAccess(): void {}
 
   get disposed(): boolean {
     return this.#memory.disposed;

@@ -3,13 +3,17 @@ import { Arena } from "./arena.js";
 import type { Graph } from "./graph.js";
 import type { Tensor } from "./tensor.js";
 import { NlaError } from "../error.js";
+import { formatShape } from "./shape.js";
 
 /** Gradient sums of a set of parameters, by name. */
 export class GradientSums implements Disposable {
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly sums: Arena;
 
-  /** @param parameters trainable tensors, all on one device. @throws NlaError `tensor.gradient` where there are none */
+  /**
+   * @param parameters f32 tensors of arenas on one device, marked as parameters
+   * @throws NlaError `tensor.gradient` where there are none, or one is not trainable; `tensor.owner` for two devices
+   */
   constructor(parameters: ReadonlyMap<string, Tensor>) {
     const [first] = parameters.values();
     if (!first) {
@@ -21,6 +25,7 @@ export class GradientSums implements Disposable {
         next: "Check the filter that chose them.",
       });
     }
+    for (const [name, parameter] of parameters) requireTrainable(name, parameter, first);
     this.parameters = parameters;
     const specs = [...parameters].map(([name, { shape }]) => [name, { shape }] as const);
     this.sums = new Arena(first.device, "gradients", Object.fromEntries(specs));
@@ -56,4 +61,26 @@ export class GradientSums implements Disposable {
   [Symbol.dispose](): void {
     this.sums[Symbol.dispose]();
   }
+}
+
+function requireTrainable(name: string, parameter: Tensor, first: Tensor): void {
+  const subject = `parameter ${name} ${formatShape(parameter.shape)}`;
+  if (parameter.device !== first.device) {
+    throw new NlaError({
+      code: "tensor.owner",
+      subject,
+      found: `a tensor of another device object than ${first.name} ${formatShape(first.shape)}`,
+      wanted: "parameters of one device",
+      next: "Open the device once and pass it on.",
+    });
+  }
+  if (parameter.owner instanceof Arena && parameter.requiresGrad && parameter.dtype === "f32") return;
+  const kind = parameter.requiresGrad ? "a parameter" : "no parameter";
+  throw new NlaError({
+    code: "tensor.gradient",
+    subject,
+    found: `${kind} of type ${parameter.dtype} in ${parameter.owner.label}`,
+    wanted: "an f32 tensor of an arena, made with parameter: true",
+    next: "Only such tensors can be changed by an optimizer.",
+  });
 }

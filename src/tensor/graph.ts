@@ -2,12 +2,13 @@
 // are made: each differentiable op records, for each operand, a function from the result's gradient to the operand's.
 //
 // Ops are plain functions beside this file (`matmul(g, a, b)`); this class only knows nodes, inputs, tape and memory.
-import { NativeGraph } from "../engine/index.js";
+import { bytesOf, NativeGraph, requireRoom } from "../engine/index.js";
 import type { Device, Dtype, Handle, OpName } from "../engine/index.js";
 import { NlaError } from "../error.js";
-import { extentOf, formatShape, sameShape, shapeError, sizeOf } from "./shape.js";
+import { extentOf, formatShape, requireDtypeName, sameShape, shapeError, sizeOf } from "./shape.js";
 import type { Shape } from "./shape.js";
-import { Tensor } from "./tensor.js";
+import { GraphInputs } from "./inputs.js";
+import { requireOwner, Tensor } from "./tensor.js";
 import type { HostArray, Owner } from "./tensor.js";
 
 /** An operand and how the gradient of a result becomes the gradient of that operand. */
@@ -28,8 +29,29 @@ export interface GraphOptions {
   readonly maxTensors?: number;
 }
 
-// Adding up more than this in an index input is a mistake in the caller (ids are vocabulary entries, rows, positions).
-const MAX_INDEX = 2 ** 31 - 1;
+// Why the values of a graph's tensor cannot be had.
+const REFUSALS = {
+  write: {
+    found: "a write",
+    wanted: "values given to the run, which checks them",
+    next: "Declare it with input(name, shape) and call run({ name: values }).",
+  },
+  running: {
+    found: "a run under way",
+    wanted: "its end",
+    next: "Await the promise of run() first.",
+  },
+  dropped: {
+    found: "a result that is not kept: its memory is used again within the run",
+    wanted: "an output",
+    next: "Call graph.output(tensor) before the graph is compiled.",
+  },
+  before: {
+    found: "no run so far",
+    wanted: "a run before it",
+    next: "Await graph.run() first.",
+  },
+} as const;
 
 /** A graph under construction or compiled. `using g = new Graph(device)` frees all of it at the end of the scope. */
 export class Graph implements Owner, Disposable {
@@ -41,13 +63,16 @@ export class Graph implements Owner, Disposable {
   #recording: boolean;
   readonly #native: NativeGraph;
   readonly #tape: TapeEntry[] = [];
-  readonly #inputs = new Map<string, Tensor>();
-  readonly #written = new Set<string>();
-  readonly #indexBounds = new Map<Tensor, number>();
+  readonly #inputs = new GraphInputs();
+  readonly #kept = new Set<Handle>();
+  readonly #foreign = new Set<Owner>(); // arenas whose tensors the nodes point to
+  #runs = 0; // waiting or under way
+  #ran = false;
   readonly #memo = new Map<Tensor, Map<string, Tensor>>();
   readonly #seeds = new WeakSet<Tensor>();
 
   constructor(device: Device, { compute = "f32", recording = true, maxTensors = 32_768 }: GraphOptions = {}) {
+    requireChoice("compute", compute, ["f32", "bf16"]);
     this.device = device;
     this.compute = compute;
     this.#recording = recording;
@@ -61,36 +86,33 @@ export class Graph implements Owner, Disposable {
 
   /** Declares an input, whose values {@link Graph.run} takes by name. @throws NlaError `tensor.shape`, `tensor.input` */
   input(name: string, shape: Shape, dtype: Dtype = "f32"): Tensor {
-    if (this.#inputs.has(name)) {
-      throw new NlaError({
-        code: "tensor.input",
-        subject: `input ${name}`,
-        found: "a second input of that name",
-        wanted: "one input per name",
-        next: "Use the tensor that the first call returned.",
-      });
-    }
-    const handle = this.#native.input(extentOf(shape, `input ${name}`), dtype);
-    const tensor = new Tensor(this, handle, shape, dtype, name);
-    this.#inputs.set(name, tensor);
-    return tensor;
+    return this.#declare(name, shape, dtype, false);
   }
 
   /** Like {@link Graph.input}, differentiable: for gradient tests and learned inputs. */
   variable(name: string, shape: Shape): Tensor {
-    const plain = this.input(name, shape);
-    const tensor = new Tensor(this, plain.handle, shape, "f32", name, true);
-    this.#inputs.set(name, tensor);
+    return this.#declare(name, shape, "f32", true);
+  }
+
+  #declare(name: string, shape: Shape, dtype: Dtype, requiresGrad: boolean): Tensor {
+    this.#requireOpen(`input ${name}`);
+    this.#inputs.requireFree(name);
+    requireDtypeName(`input ${name}`, dtype);
+    const extent = extentOf(shape, `input ${name}`);
+    requireRoom(this.device, `input ${name} ${formatShape(shape)}`, bytesOf(extent, dtype));
+    const tensor = new Tensor(this, this.#native.input(extent, dtype), shape, dtype, name, requiresGrad);
+    this.#inputs.declare(tensor);
     return tensor;
   }
 
   /**
    * Notes that an input holds row numbers below `rows`: {@link Graph.run} refuses others, which ggml would answer with abort().
    *
+   * @param distinct whether it also refuses a number that occurs twice
    * @throws NlaError `tensor.index` where the tensor is not an i32 input of this graph
    */
-  boundIndices(op: string, indices: Tensor, rows: number): void {
-    if (indices.dtype !== "i32" || this.#inputs.get(indices.name) !== indices) {
+  boundIndices(op: string, indices: Tensor, rows: number, distinct = false): void {
+    if (indices.dtype !== "i32" || !this.#inputs.has(indices)) {
       throw new NlaError({
         code: "tensor.index",
         subject: op,
@@ -99,7 +121,7 @@ export class Graph implements Owner, Disposable {
         next: "Declare them with graph.input(name, shape, 'i32').",
       });
     }
-    this.#indexBounds.set(indices, Math.min(rows, this.#indexBounds.get(indices) ?? MAX_INDEX));
+    this.#inputs.bound(indices, { rows, distinct });
   }
 
   /**
@@ -108,7 +130,8 @@ export class Graph implements Owner, Disposable {
    * @param shape of the result
    */
   emit(op: OpName, shape: Shape, dtype: Dtype, ...operands: readonly (Tensor | number | null)[]): Tensor {
-    extentOf(shape, op);
+    this.#requireOpen(op);
+    requireRoom(this.device, `${op} ${formatShape(shape)}`, bytesOf(extentOf(shape, op), dtype));
     const values = operands.map((operand) => {
       if (!(operand instanceof Tensor)) return operand;
       this.#checkOwner(op, operand);
@@ -127,8 +150,11 @@ export class Graph implements Owner, Disposable {
   }
 
   #checkOwner(op: string, operand: Tensor): void {
-    if (operand.owner === this || (operand.device === this.device && !(operand.owner instanceof Graph)))
+    if (operand.owner === this) return;
+    if (operand.device === this.device && !(operand.owner instanceof Graph)) {
+      this.#foreign.add(operand.owner);
       return;
+    }
     const other =
       operand.device === this.device ? "another graph" : `another device (${operand.device.info.name})`;
     throw new NlaError({
@@ -150,6 +176,23 @@ export class Graph implements Owner, Disposable {
     return tensor;
   }
 
+  /**
+   * For ops, or operands, that have no gradient rule: a gradient that is left out without a word is a wrong gradient.
+   *
+   * @throws NlaError `tensor.gradient` where the graph records and an operand wants one
+   */
+  refuseGradient(op: string, ...operands: readonly Tensor[]): void {
+    const wanting = operands.find((operand) => operand.requiresGrad);
+    if (!this.#recording || !wanting) return;
+    throw new NlaError({
+      code: "tensor.gradient",
+      subject: `${op}, operand ${wanting.name} ${formatShape(wanting.shape)}`,
+      found: "a tensor that wants a gradient",
+      wanted: "one that does not, because the op has none for it",
+      next: "Build the graph with recording: false, or use another op.",
+    });
+  }
+
   /** Records how gradients flow through `result`, and returns it, marked where any operand wants one. */
   record(result: Tensor, ...pullbacks: readonly Pullback[]): Tensor {
     const wanted = pullbacks.filter(([operand]) => operand.requiresGrad);
@@ -168,6 +211,8 @@ export class Graph implements Owner, Disposable {
    * @throws NlaError `tensor.shape` where the loss has more than one element, `tensor.gradient` where it depends on nothing
    */
   backward(loss: Tensor): Map<Tensor, Tensor> {
+    this.#requireOpen("backward");
+    this.#checkOwner("backward", loss);
     if (loss.size !== 1) throw shapeError("backward", [loss.shape, [1]], "a loss of one element");
     if (!loss.requiresGrad) {
       throw new NlaError({
@@ -208,14 +253,18 @@ export class Graph implements Owner, Disposable {
 
   /** Fixes that `tensor` and what it needs run after everything expanded so far. */
   expand(tensor: Tensor): Tensor {
+    this.#requireOpen(`expand of ${tensor.name} ${formatShape(tensor.shape)}`);
+    this.#checkOwner("expand", tensor);
     this.#native.expand(tensor.handle);
     return tensor;
   }
 
   /** Keeps a result for reading after the run, and includes it in the run. */
   output(tensor: Tensor): Tensor {
+    this.expand(tensor);
     this.#native.keep(tensor.handle);
-    return this.expand(tensor);
+    this.#kept.add(tensor.handle);
+    return tensor;
   }
 
   /** Nodes in the order of execution. */
@@ -223,68 +272,68 @@ export class Graph implements Owner, Disposable {
     return this.#native.nodes;
   }
 
-  /** Allocates working memory; no ops after that. @throws NlaError `engine.memory` */
+  /**
+   * Allocates working memory; no ops after that. A second call does nothing.
+   *
+   * @throws NlaError `engine.memory`
+   */
   compile(): this {
-    this.workingBytes = this.#native.allocate();
+    if (!this.#native.allocated) this.workingBytes = this.#native.allocate();
     return this;
   }
 
   /**
-   * Runs the graph off the event loop. Inputs that are not given keep their last values.
+   * Runs the graph off the event loop, when every run before it on the device has ended. Inputs that are not given keep
+   * their last values; do not change the given arrays before the promise is settled.
    *
-   * @throws NlaError `tensor.input` for an unknown, missing or misshaped input, `tensor.index` for a row number out of
-   *   range; the signal's reason where it was aborted before the turn came
+   * @throws NlaError (as a rejection) `tensor.input` for an unknown or missing input, `tensor.data` for a misshaped one,
+   *   `tensor.index` for a row number out of range, `tensor.disposed` where an arena that the graph uses was freed; the
+   *   signal's reason where it was aborted before the turn came
    */
-  run(inputs: Readonly<Record<string, HostArray>> = {}, signal?: AbortSignal): Promise<void> {
-    for (const [name, data] of Object.entries(inputs)) {
-      const tensor = this.#inputs.get(name);
-      if (!tensor)
-        throw this.#inputError(
-          name,
-          "no input of that name",
-          `one of ${[...this.#inputs.keys()].join(", ")}`,
-        );
-      tensor.check(data);
-      this.#checkIndices(tensor, data);
+  async run(inputs: Readonly<Record<string, HostArray>> = {}, signal?: AbortSignal): Promise<void> {
+    this.compile();
+    this.#runs++;
+    try {
+      await this.device.exclusive(async () => {
+        for (const owner of this.#foreign) requireOwner(owner, "a tensor that the graph uses");
+        // Checked here and not before the wait: what was written then, or freed, is known only now.
+        this.#inputs.check(inputs);
+        this.#inputs.write(inputs);
+        await this.#native.compute();
+        this.#ran = true;
+      }, signal);
+    } finally {
+      this.#runs--;
     }
-    for (const name of this.#inputs.keys()) {
-      if (!(name in inputs) && !this.#written.has(name))
-        throw this.#inputError(name, "no values", "values before the first run");
-    }
-    if (this.workingBytes === 0 && this.nodes > 0) this.compile();
-    return this.device.exclusive(async () => {
-      for (const [name, data] of Object.entries(inputs)) {
-        (this.#inputs.get(name) as Tensor).write(data);
-        this.#written.add(name);
-      }
-      await this.#native.compute();
-    }, signal);
   }
 
-  #inputError(name: string, found: string, wanted: string): NlaError {
-    return new NlaError({
-      code: "tensor.input",
-      subject: `input ${name}`,
-      found,
-      wanted,
-      next: "Pass it to run({ name: values }).",
+  /** For tensors of this graph: {@link Tensor.write} is refused, {@link Tensor.read} needs a kept result of a run. */
+  requireAccess(tensor: Tensor, handle: Handle, access: "read" | "write"): void {
+    const refusal = access === "write" ? "write" : this.#refusal(handle);
+    if (refusal === null) return;
+    throw new NlaError({
+      code: "tensor.access",
+      subject: `${access} of tensor ${tensor.name} ${formatShape(tensor.shape)} of a graph`,
+      ...REFUSALS[refusal],
     });
   }
 
-  #checkIndices(tensor: Tensor, data: HostArray): void {
-    const rows = this.#indexBounds.get(tensor);
-    if (rows === undefined) return;
-    for (let i = 0; i < data.length; i++) {
-      const value = Number(data[i]);
-      if (value >= 0 && value < rows) continue;
-      throw new NlaError({
-        code: "tensor.index",
-        subject: `input ${tensor.name} ${formatShape(tensor.shape)}, element ${i}`,
-        found: String(value),
-        wanted: `a row number from 0 to ${rows - 1}, of a tensor with [${rows}, ...] rows`,
-        next: "A token id beyond the vocabulary is the usual reason: is this the model's own tokenizer?",
-      });
-    }
+  #refusal(handle: Handle): keyof typeof REFUSALS | null {
+    if (this.#runs > 0) return "running";
+    if (this.#inputs.filled(handle)) return null;
+    if (!this.#kept.has(handle)) return "dropped";
+    return this.#ran ? null : "before";
+  }
+
+  #requireOpen(what: string): void {
+    if (!this.#native.allocated) return;
+    throw new NlaError({
+      code: "tensor.compiled",
+      subject: what,
+      found: "a graph that is compiled",
+      wanted: "one under construction",
+      next: "Add ops and outputs before compile() and the first run().",
+    });
   }
 
   get disposed(): boolean {
@@ -296,5 +345,13 @@ export class Graph implements Owner, Disposable {
   }
 }
 
-/** For ops: a node's handle type, re-exported so that op files need only this module. */
-export type { Handle };
+function requireChoice(what: string, found: string, choices: readonly string[]): void {
+  if (choices.includes(found)) return;
+  throw new NlaError({
+    code: "tensor.argument",
+    subject: `graph option ${what}`,
+    found: String(found),
+    wanted: choices.join(" or "),
+    next: "Correct the option.",
+  });
+}

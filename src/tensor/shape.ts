@@ -1,5 +1,6 @@
 // Shapes: row-major, slowest dimension first, one to four dimensions, and the errors that name them.
-import type { Extent } from "../engine/index.js";
+import { BYTES } from "../engine/index.js";
+import type { Dtype, Extent } from "../engine/index.js";
 import { NlaError } from "../error.js";
 
 /** Extents of a tensor, slowest first: `[rows, columns]`. One to four positive integers. */
@@ -20,18 +21,34 @@ export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((extent, i) => extent === b[i]);
 }
 
+/** @throws NlaError `tensor.dtype` for a name that is no type */
+export function requireDtypeName(subject: string, dtype: Dtype): void {
+  if (Object.hasOwn(BYTES, dtype)) return;
+  throw new NlaError({
+    code: "tensor.dtype",
+    subject,
+    found: String(dtype),
+    wanted: `one of ${Object.keys(BYTES).join(", ")}`,
+    next: "Correct the type.",
+  });
+}
+
+// ggml multiplies extents into 64-bit sizes without a check; below this nothing overflows, and no machine has that much.
+const MAX_ELEMENTS = 2 ** 48;
+
 /**
  * ggml's extent of a shape: fastest dimension first, padded with ones to four.
  *
- * @throws NlaError `tensor.shape` for other than 1 to 4 positive integers
+ * @throws NlaError `tensor.shape` for other than 1 to 4 positive integers, or more than 2^48 elements
  */
 export function extentOf(shape: Shape, subject: string): Extent {
-  if (shape.length < 1 || shape.length > 4 || !shape.every((n) => Number.isSafeInteger(n) && n > 0)) {
+  const positive = shape.every((n) => Number.isSafeInteger(n) && n > 0);
+  if (shape.length < 1 || shape.length > 4 || !positive || sizeOf(shape) > MAX_ELEMENTS) {
     throw new NlaError({
       code: "tensor.shape",
       subject,
       found: `the shape ${formatShape(shape)}`,
-      wanted: "one to four positive integers, such as [32, 128]",
+      wanted: "one to four positive integers, such as [32, 128], of at most 2^48 elements",
       next: "An empty batch or a missing dimension is the usual reason; check what the shape was made from.",
     });
   }

@@ -12,6 +12,25 @@ export interface Owner {
   readonly device: Device;
   readonly label: string;
   readonly disposed: boolean;
+  /** @throws NlaError `tensor.access` where the values of one of its tensors cannot be read or written now */
+  requireAccess(tensor: Tensor, handle: Handle, access: "read" | "write"): void;
+}
+
+/** @throws NlaError `tensor.disposed` where a tensor's owner, or the device of that, is gone */
+export function requireOwner(owner: Owner, subject: string): void {
+  const gone = owner.disposed
+    ? owner.label
+    : owner.device.disposed
+      ? `device ${owner.device.info.name}`
+      : null;
+  if (gone === null) return;
+  throw new NlaError({
+    code: "tensor.disposed",
+    subject,
+    found: `its ${gone} freed`,
+    wanted: "an owner still in use",
+    next: "Read the values before the scope that owns them ends.",
+  });
 }
 
 /** Host data of a tensor, by dtype: f32 Float32Array, i32 Int32Array, f16 and bf16 Uint16Array, i64 BigInt64Array. */
@@ -55,26 +74,20 @@ export class Tensor {
 
   /** The native tensor, for `tensor/` only. @throws NlaError `tensor.disposed` */
   get handle(): Handle {
-    if (this.owner.disposed) {
-      throw new NlaError({
-        code: "tensor.disposed",
-        subject: `tensor ${this.name}`,
-        found: `its ${this.owner.label} freed`,
-        wanted: "an owner still in use",
-        next: "Read the values before the scope that owns them ends.",
-      });
-    }
+    requireOwner(this.owner, `tensor ${this.name} ${formatShape(this.shape)}`);
     return this.#handle;
   }
 
   /**
-   * Replaces all values.
+   * Replaces all values of an arena's tensor. Await the runs that use it first: nothing keeps them from reading half of it.
    *
-   * @throws NlaError `tensor.data` where the array's type or length does not fit
+   * @throws NlaError `tensor.data` where the array's type or length does not fit, `tensor.access` for a graph's tensor
    */
   write(data: HostArray): void {
     this.check(data);
-    writeTensor(this.device, this.handle, data);
+    const { handle } = this;
+    this.owner.requireAccess(this, handle, "write");
+    writeTensor(this.device, handle, data);
   }
 
   /** @throws NlaError `tensor.data` where an array could not be this tensor's values */
@@ -84,16 +97,18 @@ export class Tensor {
     throw new NlaError({
       code: "tensor.data",
       subject: `tensor ${this.name} ${formatShape(this.shape)}`,
-      found: `a ${data.constructor.name} of ${data.length} elements`,
+      found: describe(data),
       wanted: `a ${wanted.name} of ${this.size}`,
       next: "Give one value per element, in row-major order.",
     });
   }
 
-  /** All values, copied to the host. */
+  /** All values, copied to the host. @throws NlaError `tensor.access` for a graph's tensor that is no output, or not run */
   read(): HostArray {
+    const { handle } = this;
+    this.owner.requireAccess(this, handle, "read");
     const into = new HOST[this.dtype](this.size);
-    readTensor(this.device, this.handle, into);
+    readTensor(this.device, handle, into);
     return into;
   }
 
@@ -103,7 +118,7 @@ export class Tensor {
     if (values instanceof Float32Array) return values;
     throw new NlaError({
       code: "tensor.dtype",
-      subject: `tensor ${this.name}`,
+      subject: `tensor ${this.name} ${formatShape(this.shape)}`,
       found: this.dtype,
       wanted: "f32",
       next: "Cast it in the graph before reading it.",
@@ -114,4 +129,11 @@ export class Tensor {
   get bytes(): number {
     return this.size * BYTES[this.dtype];
   }
+}
+
+/** What was given instead of a typed array. */
+function describe(data: unknown): string {
+  if (ArrayBuffer.isView(data) && "length" in data)
+    return `a ${data.constructor.name} of ${data.length} elements`;
+  return Array.isArray(data) ? `a plain Array of ${data.length} elements` : String(data);
 }

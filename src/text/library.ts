@@ -8,6 +8,7 @@ import { isObject } from "./tokenizer-files.js";
 /** What is used of the library's tokenizer. */
 export interface LibraryTokenizer {
   readonly pre_tokenizer: unknown;
+  readonly model: { fuse_unk: boolean; _call(words: string[]): string[] };
   encode(
     text: string,
     options: { add_special_tokens: boolean },
@@ -45,7 +46,8 @@ export function createLibraryTokenizer(
     { ...rules, normalizer: rules["normalizer"] ?? null, pre_tokenizer: preTokenizer },
     eosToken === undefined ? {} : { eos_token: eosToken },
   );
-  cutAtMetaspaces(tokenizer.pre_tokenizer, preTokenizer);
+  correct(tokenizer.pre_tokenizer, preTokenizer);
+  fuseWithinWords(tokenizer.model);
   return tokenizer;
 }
 
@@ -59,27 +61,48 @@ function withPrependScheme(config: unknown): unknown {
   return config["type"] === "Metaspace" && never ? { ...config, prepend_scheme: "never" } : config;
 }
 
-interface MetaspaceStep {
+interface PreTokenizerStep {
+  pattern: RegExp;
   replacement: string;
+  tokenizers: unknown[];
   pre_tokenize_text(text: string, options?: unknown): string[];
 }
 
 /**
- * Makes Metaspace pre-tokenizers cut the text before each mark, as the Rust library does unless `split` is false. The JavaScript
- * one never cuts, so that byte-pair merges could cross words.
+ * GPT-2's words. The library writes blanks as JavaScript's `\s`, which has U+FEFF and lacks U+0085; Rust's is White_Space.
+ * (It rewrites the patterns that stand in tokenizer.json itself, so those need nothing.)
  */
-function cutAtMetaspaces(step: unknown, config: unknown): void {
+const BYTE_LEVEL_WORDS =
+  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
+
+/** Words and runs of other signs. The library's `\w` knows ASCII only and would cut every accented word. */
+const WORDS_OR_SIGNS =
+  /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}\p{White_Space}]+/gu;
+
+/** Puts right the pre-tokenizers that differ from the Rust library, which the reference runs. */
+function correct(built: unknown, config: unknown): void {
   if (!isObject(config)) return;
-  if (Array.isArray(config["pretokenizers"])) {
-    const { tokenizers } = step as { tokenizers: unknown[] };
-    config["pretokenizers"].forEach((part, i) => cutAtMetaspaces(tokenizers[i], part));
-    return;
+  const step = built as PreTokenizerStep;
+  const { type, pretokenizers, split } = config;
+  if (Array.isArray(pretokenizers)) {
+    pretokenizers.forEach((part, i) => correct(step.tokenizers[i], part));
+  } else if (type === "ByteLevel") {
+    step.pattern = BYTE_LEVEL_WORDS;
+  } else if (type === "Whitespace") {
+    step.pre_tokenize_text = (text) => text.match(WORDS_OR_SIGNS) ?? [];
+  } else if (type === "Metaspace" && split !== false) {
+    // Rust cuts the text before each mark unless `split` is false; the library never does, so that merges could cross words.
+    const uncut = step.pre_tokenize_text.bind(step);
+    step.pre_tokenize_text = (text, options) =>
+      uncut(text, options).flatMap((part) => cutBefore(step.replacement, part));
   }
-  if (config["type"] !== "Metaspace" || config["split"] === false) return;
-  const metaspace = step as MetaspaceStep;
-  const uncut = metaspace.pre_tokenize_text.bind(metaspace);
-  metaspace.pre_tokenize_text = (text, options) =>
-    uncut(text, options).flatMap((part) => cutBefore(metaspace.replacement, part));
+}
+
+/** Rust fuses neighbouring unknown tokens within a word of the pre-tokenizer; the library also did it from word to word. */
+function fuseWithinWords(model: LibraryTokenizer["model"]): void {
+  if (!model.fuse_unk) return;
+  const fused = model._call.bind(model);
+  model._call = (words) => words.flatMap((word) => fused([word]));
 }
 
 function cutBefore(mark: string, text: string): string[] {

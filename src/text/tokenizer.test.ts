@@ -2,6 +2,7 @@
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { DuckDBInstance } from "@duckdb/node-api";
 import { afterAll, describe, expect, it } from "vitest";
 import { sharedPath } from "../../test/shared.js";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.js";
@@ -202,45 +203,47 @@ describe.skipIf(assets === null || goldenNla === null)("the injection contract's
   });
 });
 
-describe("decoding", () => {
-  const bytes = (text: string): string[] =>
-    [...Buffer.from(text)].map((byte) => `<0x${byte.toString(16).padStart(2, "0").toUpperCase()}>`);
-  const gemmaLike = (): string => {
-    const vocab: Record<string, number> = { "<pad>": 0, "▁a": 1, b: 2 };
-    for (let byte = 0; byte < 256; byte++)
-      vocab[`<0x${byte.toString(16).padStart(2, "0").toUpperCase()}>`] = 3 + byte;
-    return directoryOf(
-      "byte-fallback",
-      {
-        added_tokens: [{ id: 0, content: "<pad>", special: true }],
-        normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
-        pre_tokenizer: null,
-        post_processor: null,
-        decoder: {
-          type: "Sequence",
-          decoders: [
-            { type: "Replace", pattern: { String: "▁" }, content: " " },
-            { type: "ByteFallback" },
-            { type: "Fuse" },
-          ],
-        },
-        model: {
-          type: "BPE",
-          vocab,
-          merges: [],
-          byte_fallback: true,
-          unk_token: "<pad>",
-          ignore_merges: false,
-        },
-      },
-      {},
-    );
-  };
+const bytes = (text: string): string[] =>
+  [...Buffer.from(text)].map((byte) => `<0x${byte.toString(16).padStart(2, "0").toUpperCase()}>`);
 
+const gemmaLike = (): string => {
+  const vocab: Record<string, number> = { "<pad>": 0, "▁a": 1, b: 2 };
+  for (let byte = 0; byte < 256; byte++)
+    vocab[`<0x${byte.toString(16).padStart(2, "0").toUpperCase()}>`] = 3 + byte;
+  return directoryOf(
+    "byte-fallback",
+    {
+      added_tokens: [{ id: 0, content: "<pad>", special: true }],
+      normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
+      pre_tokenizer: null,
+      post_processor: null,
+      decoder: {
+        type: "Sequence",
+        decoders: [
+          { type: "Replace", pattern: { String: "▁" }, content: " " },
+          { type: "ByteFallback" },
+          { type: "Fuse" },
+        ],
+      },
+      model: {
+        type: "BPE",
+        vocab,
+        merges: [],
+        byte_fallback: true,
+        unk_token: "<pad>",
+        ignore_merges: false,
+      },
+    },
+    {},
+  );
+};
+
+const idsOf = (tokens: string[]): number[] =>
+  tokens.map((token) => 3 + Number.parseInt(token.slice(3, 5), 16));
+
+describe("decoding", () => {
   it("turns a whole run of byte tokens into U+FFFD when its end is cut, and a mark at its start stays", async () => {
     const tokenizer = await loadTokenizer(gemmaLike());
-    const idsOf = (tokens: string[]): number[] =>
-      tokens.map((token) => 3 + Number.parseInt(token.slice(3, 5), 16));
     const whole = idsOf(bytes("é🦊"));
     expect(tokenizer.decode([1, ...whole, 2])).toBe(" aé🦊b");
     const cut = whole.slice(0, -1);
@@ -294,20 +297,53 @@ describe.skipIf(goldenNla === null)("the golden tokenizers of the reference's mo
   });
 });
 
-describe("an added token", () => {
-  const roundTrip = async (): Promise<{
-    before: Tokenizer;
-    after: Tokenizer;
-    id: number;
-    directory: string;
-  }> => {
-    const before = await loadTokenizer(bundled);
-    const { tokenizer, id } = before.withAddedToken("<vector>");
-    const directory = path.join(scratch, "added");
-    await tokenizer.save(directory);
-    return { before, after: await loadTokenizer(directory), id, directory };
-  };
+describe.skipIf(goldenNla === null)("the texts of the golden pipelines", () => {
+  const pipelines = [
+    ["pipeline", "tiny-qwen2"],
+    ["pipeline-gemma3", "tiny-gemma3"],
+    ["pipeline-llama", "tiny-llama"],
+  ] as const;
 
+  it.each(pipelines)(
+    "%s: the text before each position, cut characters and clean-up included",
+    async (run, model) => {
+      const folder = path.join(goldenNla as string, run);
+      const tokenizer = await loadTokenizer(path.join(folder, model));
+      const documents = readJson<{ doc_id: string; token_ids: number[] }[]>(
+        path.join(folder, "documents.json"),
+      );
+      const idsOfDocument = new Map(documents.map(({ doc_id, token_ids }) => [doc_id, token_ids]));
+      const instance = await DuckDBInstance.create(":memory:");
+      const connection = await instance.connect();
+      const reader = await connection.runAndReadAll(
+        "SELECT doc_id, n_raw_tokens::INT, detokenized_text_truncated FROM read_parquet($1)",
+        [path.join(folder, "out", "base.parquet")],
+      );
+      const rows = reader.getRows() as [string, number, string][];
+      connection.closeSync();
+      expect(rows.length).toBeGreaterThan(50);
+      for (const [documentId, length, text] of rows) {
+        const ids = (idsOfDocument.get(documentId) as number[]).slice(0, length);
+        expect(tokenizer.decode(ids), `${documentId} ${length}`).toBe(text);
+      }
+    },
+  );
+});
+
+const roundTrip = async (): Promise<{
+  before: Tokenizer;
+  after: Tokenizer;
+  id: number;
+  directory: string;
+}> => {
+  const before = await loadTokenizer(bundled);
+  const { tokenizer, id } = before.withAddedToken("<vector>");
+  const directory = path.join(scratch, "added");
+  await tokenizer.save(directory);
+  return { before, after: await loadTokenizer(directory), id, directory };
+};
+
+describe("an added token", () => {
   it("takes the next id, is found in a text, and survives saving", async () => {
     const { before, after, id, directory } = await roundTrip();
     expect([id, before.size, after.size]).toEqual([512, 512, 513]);
@@ -350,13 +386,14 @@ describe("an added token", () => {
   });
 });
 
+const storyRules = (): object => readJson<object>(path.join(bundled, "tokenizer.json"));
+
 describe("chat templates of a directory", () => {
-  const rules = (): object => readJson<object>(path.join(bundled, "tokenizer.json"));
   const base = { bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>" };
   const user = [{ role: "user", content: "hi" }];
 
   it("come from the file first, then the config, and are saved as a file", async () => {
-    const directory = directoryOf("template-both", rules(), { ...base, chat_template: "config" });
+    const directory = directoryOf("template-both", storyRules(), { ...base, chat_template: "config" });
     expect((await loadTokenizer(directory)).renderChat(user)).toBe("config");
     writeFileSync(path.join(directory, "chat_template.jinja"), "{{ bos_token }}{{ messages[0].content }}");
     const tokenizer = await loadTokenizer(directory);
@@ -373,7 +410,7 @@ describe("chat templates of a directory", () => {
       { name: "default", template: "plain" },
     ];
     const tokenizer = await loadTokenizer(
-      directoryOf("template-list", rules(), { ...base, chat_template: named }),
+      directoryOf("template-list", storyRules(), { ...base, chat_template: named }),
     );
     expect(tokenizer.renderChat(user)).toBe("plain");
     const saved = path.join(scratch, "template-list-saved");
@@ -381,7 +418,7 @@ describe("chat templates of a directory", () => {
     expect((await loadTokenizer(saved)).renderChat(user)).toBe("plain");
     const other = [...named.slice(0, 1), { name: "rag", template: "r" }];
     const none = await loadTokenizer(
-      directoryOf("template-no-default", rules(), { ...base, chat_template: other }),
+      directoryOf("template-no-default", storyRules(), { ...base, chat_template: other }),
     );
     expect(() => none.renderChat(user)).toThrow(/templates named tool_use, rag, none of them "default"/);
   });
@@ -395,7 +432,7 @@ describe("chat templates of a directory", () => {
   });
 
   it("take the date of the load, and another by option", async () => {
-    const directory = directoryOf("template-date", rules(), {
+    const directory = directoryOf("template-date", storyRules(), {
       ...base,
       chat_template: "{{ strftime_now('%d %b %Y') }}",
     });

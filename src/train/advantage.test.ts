@@ -42,7 +42,9 @@ describe.skipIf(file === null)("advantages equal the reference's", () => {
     if (trap) return expect(compute).toThrow(trap);
     const { advantages } = compute();
     for (const [i, wanted] of row.advantages.entries()) {
-      expect(Math.abs(advantages[i]! - Number(wanted))).toBeLessThanOrEqual(1e-5 * Math.max(1, Math.abs(Number(wanted))));
+      expect(Math.abs(advantages[i]! - Number(wanted))).toBeLessThanOrEqual(
+        1e-5 * Math.max(1, Math.abs(Number(wanted))),
+      );
     }
   });
 
@@ -64,9 +66,12 @@ describe("advantages", () => {
 
   it("give equal rewards exactly 0, whatever their rounding", () => {
     for (const reward of [-0.1, -0.3, -1.7, 1e-3]) {
-      expect([...groupAdvantages(Array.from({ length: 7 }, () => reward), { groupSize: 7 }).advantages]).toEqual(
-        Array.from({ length: 7 }, () => 0),
-      );
+      expect([
+        ...groupAdvantages(
+          Array.from({ length: 7 }, () => reward),
+          { groupSize: 7 },
+        ).advantages,
+      ]).toEqual(Array.from({ length: 7 }, () => 0));
     }
   });
 

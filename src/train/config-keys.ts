@@ -54,8 +54,10 @@ const SYNONYMS: Readonly<Record<string, string>> = {
 
 function bounds({ minimum, maximum, exclusiveMinimum }: SchemaNode): string {
   const top = maximum !== undefined && maximum < Number.MAX_SAFE_INTEGER ? maximum : undefined;
-  if (exclusiveMinimum !== undefined) return top === undefined ? ` above ${exclusiveMinimum}` : ` above ${exclusiveMinimum}, at most ${top}`;
-  if (minimum !== undefined && minimum > Number.MIN_SAFE_INTEGER) return top === undefined ? ` of at least ${minimum}` : ` from ${minimum} to ${top}`;
+  if (exclusiveMinimum !== undefined)
+    return top === undefined ? ` above ${exclusiveMinimum}` : ` above ${exclusiveMinimum}, at most ${top}`;
+  if (minimum !== undefined && minimum > Number.MIN_SAFE_INTEGER)
+    return top === undefined ? ` of at least ${minimum}` : ` from ${minimum} to ${top}`;
   return top === undefined ? "" : ` of at most ${top}`;
 }
 
@@ -64,7 +66,8 @@ function typeInWords(node: SchemaNode): string {
   if (node.enum) return node.enum.join(" or ");
   if (node.properties) return "section";
   const { type } = node;
-  if (Array.isArray(type)) return type.map((each: string) => typeInWords({ ...node, type: each })).join(" or ");
+  if (Array.isArray(type))
+    return type.map((each: string) => typeInWords({ ...node, type: each })).join(" or ");
   if (node.type === "integer") return `whole number${bounds(node)}`;
   if (node.type === "number") return `number${bounds(node)}`;
   if (node.type === "boolean") return "true or false";
@@ -72,22 +75,25 @@ function typeInWords(node: SchemaNode): string {
   return "text";
 }
 
-function walk(node: SchemaNode, prefix: string): ConfigKey[] {
-  return Object.entries(node.properties ?? {}).flatMap(([name, child]) => {
-    const path = prefix + name;
-    const own: ConfigKey = {
-      path,
+function walk(node: SchemaNode, prefix: string, into: ConfigKey[] = []): ConfigKey[] {
+  for (const [name, child] of Object.entries(node.properties ?? {})) {
+    into.push({
+      path: prefix + name,
       type: typeInWords(child),
       unit: child.unit ?? "",
       description: child.description ?? "",
       default: child.default === undefined ? null : JSON.stringify(child.default),
-    };
-    return [own, ...walk(child, `${path}.`)];
-  });
+    });
+    walk(child, `${prefix}${name}.`, into);
+  }
+  return into;
 }
 
 /** Every key and section of a config, in the schema's order. */
-export const CONFIG_KEYS: readonly ConfigKey[] = walk(z.toJSONSchema(configSchema, { io: "input" }) as SchemaNode, "");
+export const CONFIG_KEYS: readonly ConfigKey[] = walk(
+  z.toJSONSchema(configSchema, { io: "input" }) as SchemaNode,
+  "",
+);
 
 // The right name in another section counts a little worse than one wrong letter in this one.
 const ELSEWHERE = 1.1;
@@ -102,7 +108,8 @@ export function editDistance(a: string, b: string): number {
     for (let j = 1; j <= b.length; j++) {
       const same = a[i - 1] === b[j - 1];
       let least = Math.min(at(i - 1, j) + 1, at(i, j - 1) + 1, at(i - 1, j - 1) + (same ? 0 : 1));
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) least = Math.min(least, at(i - 2, j - 2) + 1);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        least = Math.min(least, at(i - 2, j - 2) + 1);
       row.push(least);
     }
   }
@@ -124,7 +131,7 @@ export function nearestKey(unknown: string): string | null {
     const distance = editDistance(name, path.slice(start)) + elsewhere;
     if (distance < least && distance < name.length) [best, least] = [path, distance];
   }
-  return least <= ELSEWHERE ? best : (Object.hasOwn(SYNONYMS, name) ? SYNONYMS[name] : undefined) ?? best;
+  return least <= ELSEWHERE ? best : ((Object.hasOwn(SYNONYMS, name) ? SYNONYMS[name] : undefined) ?? best);
 }
 
 /** The text of docs/config.md; a test keeps the file equal to it. */
@@ -142,7 +149,9 @@ export function configMarkdown(): string {
   const table = (keys: readonly ConfigKey[]) => {
     lines.push("", "| key | type | default | unit | what it is |", "| --- | --- | --- | --- | --- |");
     for (const { path, type, default: value, unit, description } of keys) {
-      lines.push(`| \`${path}\` | ${type} | ${value === null ? "required" : `\`${value}\``} | ${unit || "-"} | ${description} |`);
+      lines.push(
+        `| \`${path}\` | ${type} | ${value === null ? "required" : `\`${value}\``} | ${unit || "-"} | ${description} |`,
+      );
     }
   };
   lines.push("", "## Top level");

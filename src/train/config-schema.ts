@@ -23,7 +23,11 @@ const schedules = ["constant", "linear", "cosine"] as const;
 
 function sft(role: string, description: string, lr: number) {
   return section(description, {
-    steps: key(count(0).default(400), `Optimizer steps of the ${role}'s warm start; 0 leaves it out.`, "steps"),
+    steps: key(
+      count(0).default(400),
+      `Optimizer steps of the ${role}'s warm start; 0 leaves it out.`,
+      "steps",
+    ),
     batch: key(count(1).default(64), "Examples that one optimizer step sees.", "examples"),
     micro_batch: key(
       count(1).default(16),
@@ -71,7 +75,11 @@ export const configSchema = z
       length: key(count(1).nullable().default(null), "Documents used after `start`. null: all.", "documents"),
     }),
     positions: section("Which tokens of a document an activation is taken from.", {
-      per_document: key(count(1).default(10), "Activations per document, fewer where it is short.", "positions"),
+      per_document: key(
+        count(1).default(10),
+        "Activations per document, fewer where it is short.",
+        "positions",
+      ),
       min_position: key(
         count(0).default(50),
         "First position that may be drawn, counted from 0; earlier ones have seen little text.",
@@ -80,12 +88,19 @@ export const configSchema = z
       max_length: key(count(2).default(2048), "Documents are cut to this many tokens.", "tokens"),
       seed: key(count(0).default(42), "With the document's id it decides the positions."),
     }).prefault({}),
-    splits: section("How documents are shared out. The four add up to 1, and no document is in two of them.", {
-      ar_sft: key(fraction().default(0.24), "Warm start of the reconstructor.", "fraction of documents"),
-      av_sft: key(fraction().default(0.24), "Warm start of the verbalizer.", "fraction of documents"),
-      rl: key(fraction().default(0.47), "Reinforcement learning.", "fraction of documents"),
-      eval: key(fraction().default(0.05), "Held out from all training; every reported FVE is on these.", "fraction of documents"),
-    }).prefault({}),
+    splits: section(
+      "How documents are shared out. The four add up to 1, and no document is in two of them.",
+      {
+        ar_sft: key(fraction().default(0.24), "Warm start of the reconstructor.", "fraction of documents"),
+        av_sft: key(fraction().default(0.24), "Warm start of the verbalizer.", "fraction of documents"),
+        rl: key(fraction().default(0.47), "Reinforcement learning.", "fraction of documents"),
+        eval: key(
+          fraction().default(0.05),
+          "Held out from all training; every reported FVE is on these.",
+          "fraction of documents",
+        ),
+      },
+    ).prefault({}),
     labels: section("The texts of the warm start.", {
       kind: key(
         z.enum(["extractive"]).default("extractive"),
@@ -94,16 +109,19 @@ export const configSchema = z
       words_before: key(count(0).default(24), "Words taken from before the position.", "words"),
       words_after: key(count(0).default(8), "Words taken from after the position.", "words"),
     }).prefault({}),
-    templates: section("Wording of the two prompts. null: nlakit's own, in the plainest format that the tokenizer allows.", {
-      verbalizer: key(
-        z.string().nullable().default(null),
-        "Prompt of the verbalizer; contains `{injection_char}` once, and no other placeholder.",
-      ),
-      reconstructor: key(
-        z.string().nullable().default(null),
-        "Prompt of the reconstructor; contains `{explanation}` once, and no other placeholder.",
-      ),
-    }).prefault({}),
+    templates: section(
+      "Wording of the two prompts. null: nlakit's own, in the plainest format that the tokenizer allows.",
+      {
+        verbalizer: key(
+          z.string().nullable().default(null),
+          "Prompt of the verbalizer; contains `{injection_char}` once, and no other placeholder.",
+        ),
+        reconstructor: key(
+          z.string().nullable().default(null),
+          "Prompt of the reconstructor; contains `{explanation}` once, and no other placeholder.",
+        ),
+      },
+    ).prefault({}),
     injection: section("How the activation enters the verbalizer.", {
       kind: key(
         z.enum(["replace"]).default("replace"),
@@ -118,9 +136,17 @@ export const configSchema = z
     reconstructor: sft("reconstructor", "Warm start of the reconstructor (AR-SFT).", 1e-4).prefault({}),
     verbalizer: sft("verbalizer", "Warm start of the verbalizer (AV-SFT).", 5e-5).prefault({}),
     rl: section("Reinforcement learning: GRPO for the verbalizer, regression for the reconstructor.", {
-      steps: key(count(0).default(200), "Steps; each samples, scores and updates once. 0 leaves it out.", "steps"),
+      steps: key(
+        count(0).default(200),
+        "Steps; each samples, scores and updates once. 0 leaves it out.",
+        "steps",
+      ),
       prompts: key(count(1).default(64), "Activations per step.", "activations"),
-      group: key(count(2).default(8), "Explanations sampled per activation; advantages are relative to them.", "samples"),
+      group: key(
+        count(2).default(8),
+        "Explanations sampled per activation; advantages are relative to them.",
+        "samples",
+      ),
       micro_batch: key(count(1).default(16), "Explanations in one forward and backward pass.", "samples"),
       max_new_tokens: key(
         count(1).default(150),
@@ -132,10 +158,16 @@ export const configSchema = z
       top_k: key(count(0).default(0), "Most likely tokens that rollouts choose from; 0 is off.", "tokens"),
       lr_verbalizer: key(z.number().positive().default(1e-5), "Peak learning rate of the verbalizer."),
       lr_reconstructor: key(z.number().positive().default(5e-5), "Peak learning rate of the reconstructor."),
-      schedule: key(z.enum(schedules).default("constant"), "Course of both learning rates after the warm-up."),
+      schedule: key(
+        z.enum(schedules).default("constant"),
+        "Course of both learning rates after the warm-up.",
+      ),
       warmup: key(count(0).default(0), "Steps in which both learning rates rise from 0 in a line.", "steps"),
       weight_decay: key(z.number().min(0).default(0), "Decoupled weight decay of both optimizers."),
-      clip: key(z.number().positive().nullable().default(1), "Largest global norm of each gradient. null: never."),
+      clip: key(
+        z.number().positive().nullable().default(1),
+        "Largest global norm of each gradient. null: never.",
+      ),
       kl_coef: key(
         z.number().min(0).default(0.01),
         "Weight of the KL divergence (k3 estimate) from the warm-started verbalizer.",
@@ -172,10 +204,18 @@ export const configSchema = z
       eval_rows: key(count(2).default(256), "Held-out activations per evaluation, at most.", "activations"),
       sample_every: key(count(1).default(20), "Steps between rows in samples.jsonl.", "steps"),
       samples: key(count(1).default(4), "Explanations written each time.", "samples"),
-      checkpoint_every: key(count(1).default(20), "Steps between checkpoints, and so the most work that a kill loses.", "steps"),
+      checkpoint_every: key(
+        count(1).default(20),
+        "Steps between checkpoints, and so the most work that a kill loses.",
+        "steps",
+      ),
       keep_checkpoints: key(count(1).default(2), "Newest checkpoints kept per stage.", "checkpoints"),
     }).prefault({}),
-    threads: key(count(1).max(512).nullable().default(null), "CPU threads. null: every core of this process.", "threads"),
+    threads: key(
+      count(1).max(512).nullable().default(null),
+      "CPU threads. null: every core of this process.",
+      "threads",
+    ),
     seed: key(count(0).default(42), "Everything random in training follows from it, but the positions."),
     compute: key(
       z.enum(["f32", "bf16"]).default("bf16"),
@@ -189,7 +229,12 @@ export const configSchema = z
     const sum = splits.ar_sft + splits.av_sft + splits.rl + splits.eval;
     if (Math.abs(sum - 1) > 1e-6) {
       const parts = Object.entries(splits).map(([name, value]) => `${name} ${value}`);
-      refuse(["splits"], `${parts.join(" + ")} = ${Number(sum.toFixed(6))}`, "four fractions that add up to 1", "Set all four.");
+      refuse(
+        ["splits"],
+        `${parts.join(" + ")} = ${Number(sum.toFixed(6))}`,
+        "four fractions that add up to 1",
+        "Set all four.",
+      );
     }
     if (positions.min_position >= positions.max_length) {
       refuse(
@@ -205,7 +250,12 @@ export const configSchema = z
       const times = template === null ? 1 : template.split(placeholders[name]).length - 1;
       if (times !== 1) {
         const wanted = `a template with ${placeholders[name]} in it once`;
-        refuse(["templates", name], `it ${times} times`, wanted, "Put it where the activation or the text belongs.");
+        refuse(
+          ["templates", name],
+          `it ${times} times`,
+          wanted,
+          "Put it where the activation or the text belongs.",
+        );
       }
     }
   });

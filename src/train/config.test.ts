@@ -4,7 +4,15 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { NlaError } from "../error.js";
-import { checkConfig, configDifferences, configHash, corpusName, loadConfig, parseConfig, renderConfig } from "./config.js";
+import {
+  checkConfig,
+  configDifferences,
+  configHash,
+  corpusName,
+  loadConfig,
+  parseConfig,
+  renderConfig,
+} from "./config.js";
 import { CONFIG_KEYS, editDistance, nearestKey } from "./config-keys.js";
 
 const minimal = "target: aidreams260K\nlayer: 2\ncorpus:\n  path: fables.txt\n";
@@ -32,7 +40,14 @@ const parse = (text: string, overrides: string[] = []) =>
 describe("a config that states little", () => {
   it("gets every default", () => {
     const config = parse(minimal);
-    expect(config.rl).toMatchObject({ steps: 200, prompts: 64, group: 8, kl_coef: 0.01, clip_range: 0.2, failed_penalty: -2 });
+    expect(config.rl).toMatchObject({
+      steps: 200,
+      prompts: 64,
+      group: 8,
+      kl_coef: 0.01,
+      clip_range: 0.2,
+      failed_penalty: -2,
+    });
     expect(config.positions).toEqual({ per_document: 10, min_position: 50, max_length: 2048, seed: 42 });
     expect(config.injection).toEqual({ kind: "replace", scale: "p75" });
     expect(config.compute).toBe("bf16");
@@ -51,20 +66,33 @@ describe("a config that states little", () => {
   });
 
   it("survives being written and read again", () => {
-    const config = parse(minimal, ["templates.reconstructor='a: b\n\n  # {explanation} '", "injection.scale=1.5e2", "corpus.name='1e5'"]);
+    const config = parse(minimal, [
+      "templates.reconstructor='a: b\n\n  # {explanation} '",
+      "injection.scale=1.5e2",
+      "corpus.name='1e5'",
+    ]);
     expect(parseConfig(renderConfig(config), { directory: "/elsewhere" })).toEqual(config);
   });
 });
 
 describe("overrides", () => {
   it("are read as YAML, and the last one wins", () => {
-    const config = parse(`${minimal}rl:\n`, ["rl.steps=3", "rl.steps=5", "rl.clip=null", "rl.advantage_std=false", "threads=2", "rl.kl_coef=1e-3"]);
+    const config = parse(`${minimal}rl:\n`, [
+      "rl.steps=3",
+      "rl.steps=5",
+      "rl.clip=null",
+      "rl.advantage_std=false",
+      "threads=2",
+      "rl.kl_coef=1e-3",
+    ]);
     expect(config.rl).toMatchObject({ steps: 5, clip: null, advantage_std: false, kl_coef: 0.001, group: 8 });
     expect(config.threads).toBe(2);
   });
 
   it("take a whole section", () => {
-    expect(parse(minimal, ["splits={ar_sft: 0.5, av_sft: 0.25, rl: 0.2, eval: 0.05}"]).splits.ar_sft).toBe(0.5);
+    expect(parse(minimal, ["splits={ar_sft: 0.5, av_sft: 0.25, rl: 0.2, eval: 0.05}"]).splits.ar_sft).toBe(
+      0.5,
+    );
   });
 
   it.each([
@@ -82,11 +110,19 @@ describe("overrides", () => {
 
   it("are what an error names when the fault is theirs", () => {
     const error = failure(() => parse(`${minimal}rl:\n  steps: 5\n`, ["rl.steps=many"]));
-    expect(error).toMatchObject({ subject: "--set rl.steps=many: rl.steps", found: '"many"', wanted: "whole number of at least 0" });
+    expect(error).toMatchObject({
+      subject: "--set rl.steps=many: rl.steps",
+      found: '"many"',
+      wanted: "whole number of at least 0",
+    });
   });
 
   it("cannot reach a prototype", () => {
-    for (const key of ["__proto__.polluted=1", "rl.__proto__.polluted=1", "constructor.prototype.polluted=1"]) {
+    for (const key of [
+      "__proto__.polluted=1",
+      "rl.__proto__.polluted=1",
+      "constructor.prototype.polluted=1",
+    ]) {
       expect(failure(() => parse(minimal, [key])).code).toBe("config.unknown-key");
     }
     expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();
@@ -104,9 +140,24 @@ describe("a wrong value", () => {
     ["injection: {scale: -1}", "a.yaml, line 5: injection.scale", "-1", "p75 or number above 0"],
     ["compute: f16", "a.yaml, line 5: compute", '"f16"', "f32 or bf16"],
     ["threads: 0", "a.yaml, line 5: threads", "0", "whole number from 1 to 512 or null"],
-    ["splits: {rl: 0.9}", "a.yaml, line 5: splits", "ar_sft 0.24 + av_sft 0.24 + rl 0.9 + eval 0.05 = 1.43", "four fractions that add up to 1"],
-    ["positions: {max_length: 50}", "a.yaml, line 5: positions.min_position", "50 with max_length 50", "a min_position below max_length"],
-    ["templates: {verbalizer: hello}", "a.yaml, line 5: templates.verbalizer", "it 0 times", "a template with {injection_char} in it once"],
+    [
+      "splits: {rl: 0.9}",
+      "a.yaml, line 5: splits",
+      "ar_sft 0.24 + av_sft 0.24 + rl 0.9 + eval 0.05 = 1.43",
+      "four fractions that add up to 1",
+    ],
+    [
+      "positions: {max_length: 50}",
+      "a.yaml, line 5: positions.min_position",
+      "50 with max_length 50",
+      "a min_position below max_length",
+    ],
+    [
+      "templates: {verbalizer: hello}",
+      "a.yaml, line 5: templates.verbalizer",
+      "it 0 times",
+      "a template with {injection_char} in it once",
+    ],
     ["seed: 9007199254740993", "a.yaml, line 5: seed", "9007199254740992", "whole number of at least 0"],
   ])("%s", (yaml, subject, found, wanted) => {
     const error = failure(() => parse(`${minimal}${yaml}\n`));
@@ -117,12 +168,20 @@ describe("a wrong value", () => {
   it("says what is missing", () => {
     const error = failure(() => parse("layer: 2\ncorpus: {path: a.txt}\n"));
     expect(error).toMatchObject({ code: "config.missing-key", subject: "a.yaml: target", found: "nothing" });
-    expect(failure(() => parse(""))).toMatchObject({ subject: "a.yaml", wanted: "a mapping of keys to values" });
-    expect(failure(() => checkConfig([1], { file: "given" }))).toMatchObject({ code: "config.value", subject: "given" });
+    expect(failure(() => parse(""))).toMatchObject({
+      subject: "a.yaml",
+      wanted: "a mapping of keys to values",
+    });
+    expect(failure(() => checkConfig([1], { file: "given" }))).toMatchObject({
+      code: "config.value",
+      subject: "given",
+    });
   });
 
   it("counts the other faults", () => {
-    expect(failure(() => parse(`${minimal}seed: x\nthreads: y\nlog: 3\n`)).next).toContain("2 more of its keys are wrong too");
+    expect(failure(() => parse(`${minimal}seed: x\nthreads: y\nlog: 3\n`)).next).toContain(
+      "2 more of its keys are wrong too",
+    );
   });
 });
 
@@ -184,7 +243,9 @@ describe("files that are no config", () => {
   };
 
   it("is missing", async () => {
-    expect(await rejection(loadConfig(path.join(folder, "no.yaml")))).toMatchObject({ code: "config.missing" });
+    expect(await rejection(loadConfig(path.join(folder, "no.yaml")))).toMatchObject({
+      code: "config.missing",
+    });
     expect(await rejection(loadConfig(folder))).toMatchObject({ code: "config.missing", subject: folder });
   });
   it("is not UTF-8", async () => {
@@ -193,7 +254,10 @@ describe("files that are no config", () => {
   });
   it("is far too large", async () => {
     const file = await write("large.yaml", new Uint8Array(1_000_001).fill(0x23));
-    expect(await rejection(loadConfig(file))).toMatchObject({ code: "config.too-large", found: "1,000,001 bytes" });
+    expect(await rejection(loadConfig(file))).toMatchObject({
+      code: "config.too-large",
+      found: "1,000,001 bytes",
+    });
   });
   it("is not YAML", async () => {
     const error = await rejection(loadConfig(await write("bad.yaml", `${minimal}rl: {steps: 3\n`)));
@@ -201,10 +265,19 @@ describe("files that are no config", () => {
     expect(error.subject).toMatch(/bad\.yaml, line \d/);
   });
   it("gives a key twice", () => {
-    expect(failure(() => parse(`${minimal}layer: 3\n`))).toMatchObject({ code: "config.yaml", subject: "a.yaml, line 5" });
+    expect(failure(() => parse(`${minimal}layer: 3\n`))).toMatchObject({
+      code: "config.yaml",
+      subject: "a.yaml, line 5",
+    });
   });
   it("expands aliases without end", () => {
-    const levels = Array.from({ length: 12 }, (_, i) => `a${i}: &a${i} [${Array(10).fill(i ? `*a${i - 1}` : "x").join(", ")}]`);
+    const levels = Array.from(
+      { length: 12 },
+      (_, i) =>
+        `a${i}: &a${i} [${Array(10)
+          .fill(i ? `*a${i - 1}` : "x")
+          .join(", ")}]`,
+    );
     expect(failure(() => parse(`${minimal}${levels.join("\n")}\n`)).code).toBe("config.yaml");
   });
   it("is read from its file", async () => {

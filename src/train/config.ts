@@ -36,7 +36,10 @@ function show(value: unknown): string {
 
 function valueAt(value: unknown, keys: readonly PropertyKey[]): unknown {
   return keys.reduce<unknown>(
-    (inner, key) => (typeof inner === "object" && inner !== null && Object.hasOwn(inner, key) ? (inner as never)[key] : undefined),
+    (inner, key) =>
+      typeof inner === "object" && inner !== null && Object.hasOwn(inner, key)
+        ? (inner as never)[key]
+        : undefined,
     value,
   );
 }
@@ -52,7 +55,9 @@ function issueError(issues: readonly z.core.$ZodIssue[], value: unknown, locate:
     const unknown = [...issue.path, issue.keys[0] ?? ""];
     const name = unknown.map(String).join(".");
     const prefix = issue.path.length ? `${issue.path.map(String).join(".")}.` : "";
-    const siblings = CONFIG_KEYS.filter((each) => each.path.startsWith(prefix) && !each.path.slice(prefix.length).includes("."));
+    const siblings = CONFIG_KEYS.filter(
+      (each) => each.path.startsWith(prefix) && !each.path.slice(prefix.length).includes("."),
+    );
     const near = nearestKey(name);
     return new NlaError({
       code: "config.unknown-key",
@@ -64,7 +69,8 @@ function issueError(issues: readonly z.core.$ZodIssue[], value: unknown, locate:
   }
   const name = issue.path.map(String).join(".");
   const known = CONFIG_KEYS.find((each) => each.path === name);
-  const details = issue.code === "custom" ? (issue.params as { found: string; wanted: string; next: string }) : undefined;
+  const details =
+    issue.code === "custom" ? (issue.params as { found: string; wanted: string; next: string }) : undefined;
   const found = valueAt(value, issue.path);
   return new NlaError({
     code: found === undefined && !details ? "config.missing-key" : "config.value",
@@ -80,7 +86,10 @@ function issueError(issues: readonly z.core.$ZodIssue[], value: unknown, locate:
  *
  * @throws NlaError `config.unknown-key` with the nearest known key, `config.missing-key`, `config.value`
  */
-export function checkConfig(value: unknown, { file = "config" }: { readonly file?: string } = {}): TrainConfig {
+export function checkConfig(
+  value: unknown,
+  { file = "config" }: { readonly file?: string } = {},
+): TrainConfig {
   return check(value, (keys) => (keys.length ? `${file}: ${keys.map(String).join(".")}` : file));
 }
 
@@ -103,9 +112,11 @@ function override(document: Document, text: string): string[] {
       cause,
     });
   if (equals < 1) throw bad(equals < 0 ? "no =" : "no key before =");
-  if (keys.some((key) => key.trim() === "")) throw bad(`an empty part in the key ${show(text.slice(0, equals))}`);
+  if (keys.some((key) => key.trim() === ""))
+    throw bad(`an empty part in the key ${show(text.slice(0, equals))}`);
   const value = parseDocument(text.slice(equals + 1), { logLevel: "silent" });
-  if (value.errors[0]) throw bad(`a value that is not YAML: ${value.errors[0].message.split("\n")[0]}`, value.errors[0]);
+  if (value.errors[0])
+    throw bad(`a value that is not YAML: ${value.errors[0].message.split("\n")[0]}`, value.errors[0]);
   try {
     // A section that the file leaves empty ("rl:") is null to YAML, and nothing can be set in it.
     for (let depth = 1; depth < keys.length; depth++) {
@@ -180,7 +191,8 @@ function lineOf(document: Document, lines: LineCounter, keys: readonly PropertyK
     if (!isCollection(parent)) continue;
     for (const item of parent.items) {
       const key = (item as { key?: unknown }).key;
-      if (isNode(key) && key.range && String(key) === String(keys[depth - 1])) return lines.linePos(key.range[0]).line;
+      if (isNode(key) && key.range && String(key) === String(keys[depth - 1]))
+        return lines.linePos(key.range[0]).line;
     }
   }
   return null;
@@ -246,8 +258,11 @@ export function renderConfig(config: TrainConfig): string {
 
 /** A value as dotted leaf keys and their JSON. */
 function leaves(value: unknown, prefix = ""): [string, string][] {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return [[prefix, JSON.stringify(value)]];
-  return Object.entries(value).flatMap(([name, inner]) => leaves(inner, prefix === "" ? name : `${prefix}.${name}`));
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    return [[prefix, JSON.stringify(value)]];
+  return Object.entries(value).flatMap(([name, inner]) =>
+    leaves(inner, prefix === "" ? name : `${prefix}.${name}`),
+  );
 }
 
 /** One key in which two configs differ, with both values as JSON; null where one lacks the key. */

@@ -2,6 +2,7 @@
 // checkpoints; it is killed again and again until it ends, and the folder must then be, byte for byte, that of a run that
 // was never killed. In between, whatever is there must be whole.
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -79,7 +80,10 @@ async function contents(folder: string): Promise<Record<string, string>> {
     const name = path.relative(folder, full);
     if (entry.isDirectory()) found[name] = "folder";
     else if (name.endsWith(".jsonl")) found[name] = JSON.stringify((await readRows(full)).map(withoutTiming));
-    else found[name] = createHash("sha256").update(await readFile(full)).digest("hex");
+    else
+      found[name] = createHash("sha256")
+        .update(await readFile(full))
+        .digest("hex");
   }
   return found;
 }
@@ -88,8 +92,12 @@ async function contents(folder: string): Promise<Record<string, string>> {
 async function checkWhole(folder: string): Promise<void> {
   const names = await readdir(folder);
   if (names.includes("state.json")) {
-    const state = JSON.parse(await readFile(path.join(folder, "state.json"), "utf8")) as { stages: { name: string }[] };
-    expect(["extract", "ar_sft", "rl"].slice(0, state.stages.length)).toEqual(state.stages.map(({ name }) => name));
+    const state = JSON.parse(await readFile(path.join(folder, "state.json"), "utf8")) as {
+      stages: { name: string }[];
+    };
+    expect(["extract", "ar_sft", "rl"].slice(0, state.stages.length)).toEqual(
+      state.stages.map(({ name }) => name),
+    );
     for (let i = 0; i < 10; i++) {
       const part = await readFile(path.join(folder, `data/part${i}.bin`));
       expect(part.equals(Buffer.alloc(50_000, i))).toBe(true);
@@ -118,7 +126,9 @@ describe("a run that is killed", () => {
     const duration = performance.now() - begun;
     const expected = await contents(whole);
     expect(Object.keys(expected)).toContain("verbalizer/weights.bin");
-    expect(Object.keys(expected).filter((name) => name.startsWith(".") || name.startsWith("run.lock"))).toEqual([]);
+    expect(
+      Object.keys(expected).filter((name) => name.startsWith(".") || name.startsWith("run.lock")),
+    ).toEqual([]);
 
     const random = new PythonRandom(20);
     let kills = 0;
@@ -139,6 +149,47 @@ describe("a run that is killed", () => {
       await rm(folder, { recursive: true });
     }
   }, 240_000);
+});
+
+// Nothing but publishing, so that most kills fall between the first rename of a stage and its mark in state.json.
+const publisher = `
+import { writeFile } from "node:fs/promises";
+import { parseConfig } from "./dist/train/config.js";
+import { openRunFolder } from "./dist/train/run-folder.js";
+console.log("begun");
+const run = await openRunFolder(process.argv[2], parseConfig(${JSON.stringify(CONFIG)}));
+for (let i = 0; ; i++) {
+  await run.runStage("stage" + i, async (stage) => {
+    for (let j = 0; j < 12; j++) await writeFile(await stage.output("out/" + i + "/deep/" + j), "whole");
+    await stage.output("flat/x"); // makes the folder that all stages share
+    for (let j = 0; j < 12; j++) await writeFile(await stage.output("flat/" + i + "-" + j), "whole");
+  });
+}
+`;
+
+describe("a stage that is marked as done", () => {
+  it("has all its outputs in place", async () => {
+    const file = await compiled.script("publisher.mjs", publisher);
+    const folder = path.join(compiled.folder, "published");
+    const random = new PythonRandom(5);
+    let before = 0;
+    for (let kill = 0; kill < 12 || before <= 20; kill++) {
+      expect(kill, "too few stages for the kills to mean anything").toBeLessThan(100);
+      const { signal, output } = await runScript(file, [folder], 60 + random.random() * 150);
+      expect(signal, output).toBe("SIGKILL");
+      if (before === 0 && !existsSync(path.join(folder, "state.json"))) continue; // killed in its first stage
+      const text = await readFile(path.join(folder, "state.json"), "utf8");
+      const { stages } = JSON.parse(text) as { stages: unknown[] };
+      expect(stages.length).toBeGreaterThanOrEqual(before);
+      before = stages.length;
+      for (let i = 0; i < stages.length; i++) {
+        for (let j = 0; j < 12; j++) {
+          expect(await readFile(path.join(folder, `out/${i}/deep/${j}`), "utf8")).toBe("whole");
+          expect(await readFile(path.join(folder, `flat/${i}-${j}`), "utf8")).toBe("whole");
+        }
+      }
+    }
+  }, 120_000);
 });
 
 const contender = `
@@ -177,7 +228,9 @@ describe("starters of one run folder", () => {
         await rm(path.join(folder, "inside"));
       }
       const startAt = String(Date.now() + 1_000); // all have started by then
-      const ended = await Promise.all(Array.from({ length: 6 }, () => runScript(file, [folder, startAt, "5"])));
+      const ended = await Promise.all(
+        Array.from({ length: 6 }, () => runScript(file, [folder, startAt, "5"])),
+      );
       const outputs = ended.map(({ output }) => output.trim()).sort();
       expect(outputs).toEqual(["held", ...Array<string>(5).fill("refused")]);
       expect((await readdir(folder)).filter((name) => !name.startsWith("refused"))).toEqual([]);

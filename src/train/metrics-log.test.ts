@@ -1,8 +1,10 @@
 // The row logs: appended whole, cut back on resume, readable at any moment.
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
 import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import { NlaError } from "../error.js";
 import { encodeRow, openLog, readRows, withoutTiming } from "./metrics-log.js";
 import type { LogRow } from "./metrics-log.js";
@@ -15,7 +17,11 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-const row = (stage: string, step: number, more: Record<string, number> = {}): LogRow => ({ stage, step, ...more });
+const row = (stage: string, step: number, more: Record<string, number> = {}): LogRow => ({
+  stage,
+  step,
+  ...more,
+});
 
 async function write(stage: string, nextStep: number, steps: number[]): Promise<void> {
   await using log = await openLog(file, { stage, nextStep });
@@ -36,7 +42,9 @@ describe("openLog", () => {
     const log = await openLog(file, { stage: "rl", nextStep: 0 });
     await Promise.all(Array.from({ length: 50 }, (_, step) => log.append(row("rl", step))));
     await log.flush();
-    expect((await readRows(file)).map(({ step }) => step)).toEqual(Array.from({ length: 50 }, (_, step) => step));
+    expect((await readRows(file)).map(({ step }) => step)).toEqual(
+      Array.from({ length: 50 }, (_, step) => step),
+    );
     await log.close();
   });
 
@@ -87,10 +95,52 @@ describe("openLog", () => {
   });
 });
 
+/** A mounted 64 kB file system, or null where this user may not mount. */
+function mountSmall(): string | null {
+  const at = mkdtempSync(path.join(os.tmpdir(), "nla-log-small-"));
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", at], { stdio: "pipe" });
+    return at;
+  } catch (thrown) {
+    rmSync(at, { recursive: true });
+    console.warn(`skipped: the full-disk test needs to mount a tmpfs (${String(thrown).split("\n")[0]})`);
+    return null;
+  }
+}
+const small = process.platform === "linux" ? mountSmall() : null;
+
+describe.skipIf(small === null)("on a full disk", () => {
+  afterAll(async () => {
+    execFileSync("umount", [small as string]);
+    await rm(small as string, { recursive: true });
+  });
+
+  it("says so, keeps the rows that are whole, and goes on when there is room", async () => {
+    const full = path.join(small as string, "metrics.jsonl");
+    const filler = path.join(small as string, "filler");
+    await writeFile(filler, new Uint8Array(50_000));
+    await using log = await openLog(full, { stage: "rl", nextStep: 0 });
+    const text = "x".repeat(7_000);
+    await log.append({ stage: "rl", step: 0, text });
+    const error = await rejection(log.append({ stage: "rl", step: 1, text }));
+    expect(error).toMatchObject({ code: "disk.full", subject: full });
+    expect((await readFile(full, "utf8")).endsWith('"}\n')).toBe(true);
+    await rm(filler);
+    await log.append({ stage: "rl", step: 1, text });
+    expect((await readRows(full)).map(({ step }) => step)).toEqual([0, 1]);
+  });
+});
+
 describe("rows", () => {
   it("write numbers that are not finite as words", () => {
     const text = encodeRow(row("rl", 0, { loss: Number.NaN, norm: Infinity, kl: -Infinity }));
-    expect(JSON.parse(text)).toEqual({ stage: "rl", step: 0, loss: "NaN", norm: "Infinity", kl: "-Infinity" });
+    expect(JSON.parse(text)).toEqual({
+      stage: "rl",
+      step: 0,
+      loss: "NaN",
+      norm: "Infinity",
+      kl: "-Infinity",
+    });
   });
 
   it.each([

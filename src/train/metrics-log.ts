@@ -43,11 +43,19 @@ function checkRow(row: LogRow, file: string): void {
   const bad = (found: string, wanted: string, next: string) =>
     new NlaError({ code: "log.row", subject: `a row for ${file}`, found, wanted, next });
   if (typeof row.stage !== "string" || !Number.isSafeInteger(row.step) || row.step < 0) {
-    throw bad(`stage ${String(row.stage)}, step ${String(row.step)}`, "a stage and a whole step", "Pass both.");
+    throw bad(
+      `stage ${String(row.stage)}, step ${String(row.step)}`,
+      "a stage and a whole step",
+      "Pass both.",
+    );
   }
   for (const name of Object.keys(row)) {
     if (!TIMED.test(name)) continue;
-    throw bad(`${name} at the top of the row`, "measured times inside `timing`", `Log it as timing: { ${name} }.`);
+    throw bad(
+      `${name} at the top of the row`,
+      "measured times inside `timing`",
+      `Log it as timing: { ${name} }.`,
+    );
   }
 }
 
@@ -56,7 +64,12 @@ export function encodeRow(row: LogRow, file = "a log"): string {
   checkRow(row, file);
   return JSON.stringify(row, (name, value: unknown) => {
     if (typeof value === "number" && !Number.isFinite(value)) return String(value);
-    if (value === undefined || typeof value === "bigint" || typeof value === "function" || ArrayBuffer.isView(value)) {
+    if (
+      value === undefined ||
+      typeof value === "bigint" ||
+      typeof value === "function" ||
+      ArrayBuffer.isView(value)
+    ) {
       throw new NlaError({
         code: "log.row",
         subject: `field ${name} of a row for ${file}`,
@@ -88,7 +101,8 @@ function parseLines(bytes: Uint8Array, file: string): { lines: Line[]; end: numb
   for (let stop = bytes.indexOf(0x0a); stop >= 0; stop = bytes.indexOf(0x0a, start)) {
     try {
       const row = JSON.parse(decoder.decode(bytes.subarray(start, stop))) as LogRow;
-      if (typeof row?.stage !== "string" || !Number.isSafeInteger(row.step)) throw new Error("no stage and step");
+      if (typeof row?.stage !== "string" || !Number.isSafeInteger(row.step))
+        throw new Error("no stage and step");
       lines.push({ row, start });
     } catch (cause) {
       throw new NlaError({

@@ -16,7 +16,14 @@ const file = sharedPath("golden/nla/train/policy_loss.json");
 
 interface Golden {
   kl: { log_probs: number[]; reference_log_probs: number[] } & Record<KlEstimator, number[]>;
-  ratios: { log_ratio: number[]; advantage: number; eps: number; eps_high: number; loss: number[]; clipped: number[] }[];
+  ratios: {
+    log_ratio: number[];
+    advantage: number;
+    eps: number;
+    eps_high: number;
+    loss: number[];
+    clipped: number[];
+  }[];
   full: {
     token_ids: number[][];
     response_lengths: number[];
@@ -63,33 +70,41 @@ describe.skipIf(file === null)("policy loss equals the reference's", () => {
     }
   });
 
-  it.each(golden.full.cases.map((c) => [c.case, c] as const))("whole loss: %s", (_, { settings, loss, log }) => {
-    const { full } = golden;
-    const samples = samplesOf(full, settings.rollout_temperature ?? 1);
-    const perToken = settings.calculate_per_token_loss ?? false;
-    // The reference logs sums over samples, or over tokens, and divides elsewhere.
-    const count = perToken ? full.loss_masks.flat().reduce((a, b) => a + b, 0) : full.global_batch_size;
-    const average = perToken ? "token" : "sample";
-    if (settings.loss_type === "sft_loss") return near(crossEntropyLoss(samples, { average }), loss);
-    const useKl = settings.use_kl_loss ?? true;
-    const value = policyLoss(samples, {
-      average,
-      globalBatchSize: full.global_batch_size,
-      klLossType: settings.kl_loss_type ?? "k1",
-      klLossCoef: useKl ? (settings.kl_loss_coef ?? 0.01) : 0,
-    });
-    near(value.loss * (perToken ? count : 1), loss);
-    near(value.loss * count, log.loss!);
-    near(value.metrics.policyLoss * count, log.pg_loss!);
-    near(value.metrics.entropy * count, log.entropy_loss!);
-    near(value.metrics.clipFraction * count, log.pg_clipfrac!);
-    near(value.metrics.driftKl * count, log.ppo_kl!);
-    if (useKl) near(value.metrics.klLoss * count, log.kl_loss!);
-  });
+  it.each(golden.full.cases.map((c) => [c.case, c] as const))(
+    "whole loss: %s",
+    (_, { settings, loss, log }) => {
+      const { full } = golden;
+      const samples = samplesOf(full, settings.rollout_temperature ?? 1);
+      const perToken = settings.calculate_per_token_loss ?? false;
+      // The reference logs sums over samples, or over tokens, and divides elsewhere.
+      const count = perToken ? full.loss_masks.flat().reduce((a, b) => a + b, 0) : full.global_batch_size;
+      const average = perToken ? "token" : "sample";
+      if (settings.loss_type === "sft_loss") return near(crossEntropyLoss(samples, { average }), loss);
+      const useKl = settings.use_kl_loss ?? true;
+      const value = policyLoss(samples, {
+        average,
+        globalBatchSize: full.global_batch_size,
+        klLossType: settings.kl_loss_type ?? "k1",
+        klLossCoef: useKl ? (settings.kl_loss_coef ?? 0.01) : 0,
+      });
+      near(value.loss * (perToken ? count : 1), loss);
+      near(value.loss * count, log.loss!);
+      near(value.metrics.policyLoss * count, log.pg_loss!);
+      near(value.metrics.entropy * count, log.entropy_loss!);
+      near(value.metrics.clipFraction * count, log.pg_clipfrac!);
+      near(value.metrics.driftKl * count, log.ppo_kl!);
+      if (useKl) near(value.metrics.klLoss * count, log.kl_loss!);
+    },
+  );
 });
 
 describe("policy loss", () => {
-  const sample: PolicySample = { logProbs: [-1, -2], oldLogProbs: [-1, -2], advantages: [1, 1], lossMask: [1, 1] };
+  const sample: PolicySample = {
+    logProbs: [-1, -2],
+    oldLogProbs: [-1, -2],
+    advantages: [1, 1],
+    lossMask: [1, 1],
+  };
 
   it("subtracts the entropy bonus", () => {
     const { loss } = policyLoss([{ ...sample, entropies: [2, 4] }], { entropyCoef: 0.1 });
@@ -109,7 +124,9 @@ describe("policy loss", () => {
   });
 
   it("refuses lists that do not fit, naming them", () => {
-    expect(() => policyLoss([{ ...sample, advantages: [1] }])).toThrow(/advantages of sample 0: found 1 values; wanted 2/);
+    expect(() => policyLoss([{ ...sample, advantages: [1] }])).toThrow(
+      /advantages of sample 0: found 1 values; wanted 2/,
+    );
     expect(() => policyLoss([{ ...sample, lossMask: [0, 0] }])).toThrow(/no trained token/);
     expect(() => policyLoss([sample], { klLossCoef: 0.1 })).toThrow(/referenceLogProbs: found none/);
     expect(() => policyLoss([sample], { entropyCoef: 0.1 })).toThrow(/entropies: found none/);
@@ -150,5 +167,7 @@ function samplesOf(full: Golden["full"], temperature: number): PolicySample[] {
 }
 
 function near(found: number, wanted: number): void {
-  expect(Math.abs(found - wanted), `${found} against ${wanted}`).toBeLessThanOrEqual(1e-5 * Math.max(Math.abs(wanted), 0.1));
+  expect(Math.abs(found - wanted), `${found} against ${wanted}`).toBeLessThanOrEqual(
+    1e-5 * Math.max(Math.abs(wanted), 0.1),
+  );
 }

@@ -2,6 +2,7 @@
 // one JSON object a line for a program. It computes nothing that anybody stores: metrics.jsonl is the record.
 //
 // The stream and the clock are arguments, so that a test sees exactly what a terminal would.
+import { stripVTControlCharacters } from "node:util";
 
 /** What progress is written to; `process.stderr` fits. */
 export interface ProgressStream {
@@ -53,11 +54,14 @@ const WINDOW = 20; // steps that speed and remaining time are measured over: lon
 const CLEAR_LINE = "\r\u001B[2K";
 const DEFAULT_COLUMNS = 100;
 
+function two(value: number): string {
+  return String(value).padStart(2, "0");
+}
+
 /** Seconds as people read them: `8s`, `3m05s`, `2h07m`, `4d03h`. */
 export function formatSeconds(seconds: number): string {
   if (!Number.isFinite(seconds)) return "?";
   const whole = Math.max(0, Math.round(seconds));
-  const two = (value: number) => String(value).padStart(2, "0");
   if (whole < 60) return `${whole}s`;
   if (whole < 3_600) return `${Math.floor(whole / 60)}m${two(whole % 60)}s`;
   if (whole < 86_400) return `${Math.floor(whole / 3_600)}h${two(Math.floor((whole % 3_600) / 60))}m`;
@@ -116,11 +120,15 @@ export function openProgress(options: ProgressOptions): Progress {
     };
     const line = (ended: boolean) => {
       const { tokensPerSecond, remaining } = speed();
-      const time = ended ? `in ${formatSeconds((clock() - begun) / 1_000)}` : `${formatSeconds(remaining ?? NaN)} left`;
+      const time = ended
+        ? `in ${formatSeconds((clock() - begun) / 1_000)}`
+        : `${formatSeconds(remaining ?? NaN)} left`;
       return [
         paint(1, name),
         `${latest.step}/${total}`,
-        ...Object.entries(latest.numbers ?? {}).map(([key, value]) => `${paint(2, key)} ${formatNumber(value)}`),
+        ...Object.entries(latest.numbers ?? {}).map(
+          ([key, value]) => `${paint(2, key)} ${formatNumber(value)}`,
+        ),
         ...(tokensPerSecond === null ? [] : [paint(2, formatSpeed(tokensPerSecond))]),
         paint(2, time),
       ];
@@ -165,7 +173,7 @@ export function openProgress(options: ProgressOptions): Progress {
         if (marks.length > WINDOW + 1) marks.shift();
         if (json) emit(object("step"));
         else if (live && clock() - shownAt >= LIVE_MS) draw(false);
-        else if (!live && clock() - plainAt >= plainEvery * 1_000) plain(false);
+        else if (!live && report.step < total && clock() - plainAt >= plainEvery * 1_000) plain(false);
       },
       end: (outcome = "done") => {
         if (over) return;
@@ -195,15 +203,12 @@ function finite(_: string, value: unknown): unknown {
   return typeof value === "number" && !Number.isFinite(value) ? String(value) : value;
 }
 
-// eslint-disable-next-line no-control-regex -- escape sequences take no room on the screen
-const ESCAPES = /\u001B\[[\d;]*m/g;
-
 /** Joins parts while they fit into one row: a longer line would wrap, and the next redraw would leave half of it. */
 function fit(parts: readonly string[], columns: number): string {
   let text = "";
   for (const part of parts) {
     const longer = text === "" ? part : `${text}  ${part}`;
-    if (longer.replace(ESCAPES, "").length >= columns) break;
+    if (stripVTControlCharacters(longer).length >= columns) break;
     text = longer;
   }
   return text;

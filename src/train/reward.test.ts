@@ -4,7 +4,14 @@ import { describe, expect, it } from "vitest";
 import { sharedPath } from "../../test/shared.js";
 import { extractExplanation } from "../nla/explanation.js";
 import { reconstructionScores } from "../nla/fidelity.js";
-import { FAILURE_REWARD, isFailed, rewardOf, rewardOfMse, type FinishReason, type RewardKind } from "./reward.js";
+import {
+  FAILURE_REWARD,
+  isFailed,
+  rewardOf,
+  rewardOfMse,
+  type FinishReason,
+  type RewardKind,
+} from "./reward.js";
 
 const file = sharedPath("golden/nla/train/reward.json");
 const critic = sharedPath("golden/nla/critic/qwen2/expect.json");
@@ -14,7 +21,12 @@ interface Kind {
   pairs: { prediction: number[]; gold: number[]; reward: number }[];
   rollouts: { response: string; status: string; original_of_critic_row: number; reward: number }[];
 }
-const FINISH: Record<string, FinishReason> = { completed: "stop", truncated: "length", failed: "abort", aborted: "abort" };
+const FINISH: Record<string, FinishReason> = {
+  completed: "stop",
+  truncated: "length",
+  failed: "abort",
+  aborted: "abort",
+};
 
 describe.skipIf(file === null || critic === null).each([
   ["minus_mse", "-mse"],
@@ -29,7 +41,9 @@ describe.skipIf(file === null || critic === null).each([
     for (const { prediction, gold, reward } of golden.pairs) {
       const { mse } = reconstructionScores(Float32Array.from(prediction), Float32Array.from(gold));
       // The logarithm multiplies float32's error in the mse by 1 / mse; these pairs have mse >= 0.2, or 2e-9 (clamped).
-      expect(Math.abs(rewardOfMse(mse, kind) - reward)).toBeLessThanOrEqual(1e-5 * Math.max(1, Math.abs(reward)));
+      expect(Math.abs(rewardOfMse(mse, kind) - reward)).toBeLessThanOrEqual(
+        1e-5 * Math.max(1, Math.abs(reward)),
+      );
     }
   });
 
@@ -60,8 +74,11 @@ describe("rewards", () => {
   });
 
   it("stop at an mse that is no error and at one that is missing", () => {
-    for (const mse of [NaN, Infinity, -0.1]) expect(() => rewardOfMse(mse)).toThrow(/finite number, 0 or more/);
-    expect(() => rewardOf({ finish: "stop", explanation: "x", mse: null })).toThrow(/no reconstruction error/);
+    for (const mse of [NaN, Infinity, -0.1])
+      expect(() => rewardOfMse(mse)).toThrow(/finite number, 0 or more/);
+    expect(() => rewardOf({ finish: "stop", explanation: "x", mse: null })).toThrow(
+      /no reconstruction error/,
+    );
   });
 
   it("do not go to infinity for an exact reconstruction", () => {

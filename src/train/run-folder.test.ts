@@ -48,8 +48,19 @@ describe("openRunFolder", () => {
 
   it("lists only the first keys of many", async () => {
     await (await openRunFolder(folder, config)).close();
-    const rl = { ...config.rl, steps: 1, prompts: 1, group: 2, kl_coef: 1, clip_range: 1, temperature: 2, top_p: 0.5 };
-    expect((await rejection(openRunFolder(folder, { ...config, rl }))).found).toMatch(/rl\.steps 200, .* and 2 more$/);
+    const rl = {
+      ...config.rl,
+      steps: 1,
+      prompts: 1,
+      group: 2,
+      kl_coef: 1,
+      clip_range: 1,
+      temperature: 2,
+      top_p: 0.5,
+    };
+    expect((await rejection(openRunFolder(folder, { ...config, rl }))).found).toMatch(
+      /rl\.steps 200, .* and 2 more$/,
+    );
   });
 
   it("refuses a folder of other things, and a path that is a file", async () => {
@@ -58,27 +69,44 @@ describe("openRunFolder", () => {
       code: "run.foreign-folder",
       found: "no config.yaml, but thesis.tex",
     });
-    expect(await rejection(openRunFolder(path.join(folder, "thesis.tex"), config))).toMatchObject({ subject: path.join(folder, "thesis.tex") });
+    expect(await rejection(openRunFolder(path.join(folder, "thesis.tex"), config))).toMatchObject({
+      subject: path.join(folder, "thesis.tex"),
+    });
     expect(await readdir(folder)).toEqual(["thesis.tex"]);
   });
 
   it("refuses a folder that is open", async () => {
     await using run = await openRunFolder(folder, config);
-    expect(await rejection(openRunFolder(run.root, config))).toMatchObject({ code: "run.locked", subject: folder });
+    expect(await rejection(openRunFolder(run.root, config))).toMatchObject({
+      code: "run.locked",
+      subject: folder,
+    });
   });
 
   it("tells of damaged files and gives the lock back", async () => {
     await (await openRunFolder(folder, config)).close();
     const state = path.join(folder, RUN_LAYOUT.state);
     await writeFile(state, '{"version": 1, "stages"');
-    expect(await rejection(openRunFolder(folder, config))).toMatchObject({ code: "run.state-damaged", subject: state });
+    expect(await rejection(openRunFolder(folder, config))).toMatchObject({
+      code: "run.state-damaged",
+      subject: state,
+    });
     await writeFile(state, JSON.stringify({ version: 1, config_hash: "0", stages: [] }));
-    expect(await rejection(openRunFolder(folder, config))).toMatchObject({ found: "the state of a run with another config" });
+    expect(await rejection(openRunFolder(folder, config))).toMatchObject({
+      found: "the state of a run with another config",
+    });
     await writeFile(path.join(folder, RUN_LAYOUT.config), "a: [");
     expect(await rejection(openRunFolder(folder, config))).toMatchObject({ code: "run.config-damaged" });
     expect((await readdir(folder)).sort()).toEqual(["config.yaml", "state.json"]);
   });
 });
+
+async function writeRun(root: string): Promise<string[]> {
+  await using run = await openRunFolder(root, config);
+  await run.runStage("extract", async () => ({ rows: 3 }));
+  await run.runStage("split", async () => undefined);
+  return [await readFile(run.path("state.json"), "utf8"), await readFile(run.path("config.yaml"), "utf8")];
+}
 
 describe("runStage", () => {
   it("runs once, and returns the same when it is skipped", async () => {
@@ -106,7 +134,11 @@ describe("runStage", () => {
       await writeFile(sidecarOf(output), "kind: nla_dataset");
       expect(await readdir(run.path("data/splits"))).toEqual(["kept"]);
     });
-    expect((await readdir(run.path("data/splits"))).sort()).toEqual(["kept", "rl_raw.parquet", "rl_raw.parquet.nla_meta.yaml"]);
+    expect((await readdir(run.path("data/splits"))).sort()).toEqual([
+      "kept",
+      "rl_raw.parquet",
+      "rl_raw.parquet.nla_meta.yaml",
+    ]);
     expect((await readdir(folder)).sort()).toEqual(["config.yaml", "data", "run.lock", "state.json"]);
   });
 
@@ -153,12 +185,6 @@ describe("runStage", () => {
   });
 
   it("writes no time and no process number", async () => {
-    const write = async (root: string) => {
-      await using run = await openRunFolder(root, config);
-      await run.runStage("extract", async () => ({ rows: 3 }));
-      await run.runStage("split", async () => undefined);
-      return [await readFile(run.path("state.json"), "utf8"), await readFile(run.path("config.yaml"), "utf8")];
-    };
-    expect(await write(path.join(folder, "a"))).toEqual(await write(path.join(folder, "b")));
+    expect(await writeRun(path.join(folder, "a"))).toEqual(await writeRun(path.join(folder, "b")));
   });
 });

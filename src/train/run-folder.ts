@@ -153,7 +153,9 @@ async function flushTree(folder: string): Promise<void> {
 
 /** Moves what is in `from` into `to`: new folders at once, into folders that exist file by file. */
 async function publish(from: string, to: string, whole: ReadonlySet<string>): Promise<void> {
-  for (const entry of (await readdir(from, { withFileTypes: true })).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  for (const entry of (await readdir(from, { withFileTypes: true })).sort((a, b) =>
+    a.name < b.name ? -1 : 1,
+  )) {
     const source = path.join(from, entry.name);
     const target = path.join(to, entry.name);
     if (entry.isDirectory() && (await isFolder(target))) {
@@ -175,7 +177,8 @@ function jsonFault(value: unknown, at: string): string | null {
   if (typeof value === "number") return Number.isFinite(value) ? null : `${at} = ${value}`;
   if (typeof value !== "object") return `${at} = ${typeof value}`;
   const prototype: unknown = Object.getPrototypeOf(value);
-  if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null) return `${at} = ${value.constructor.name}`;
+  if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null)
+    return `${at} = ${value.constructor.name}`;
   for (const [key, inner] of Object.entries(value)) {
     const fault = jsonFault(inner, `${at}.${key}`);
     if (fault !== null) return fault;
@@ -260,7 +263,8 @@ async function openLocked(root: string, config: TrainConfig, lock: RunLock): Pro
   else checkSameConfig(root, text, config);
   const hash = configHash(config);
   const stateText = await readTextOrNull(at(RUN_LAYOUT.state));
-  const stages: RunState["stages"] = stateText === null ? [] : readState(at(RUN_LAYOUT.state), stateText, hash).stages;
+  const stages: RunState["stages"] =
+    stateText === null ? [] : readState(at(RUN_LAYOUT.state), stateText, hash).stages;
   await rm(at(RUN_LAYOUT.staging), { recursive: true, force: true });
 
   let running: string | null = null;
@@ -291,7 +295,11 @@ async function openLocked(root: string, config: TrainConfig, lock: RunLock): Pro
       const result = asJson(name, await stage({ name, staging, output }));
       await flushTree(staging);
       await publish(staging, root, whole);
-      const state: RunState = { version: 1, config_hash: hash, stages: [...stages, { name, result: result as never }] };
+      const state: RunState = {
+        version: 1,
+        config_hash: hash,
+        stages: [...stages, { name, result: result as never }],
+      };
       await writeFileAtomic(at(RUN_LAYOUT.state), `${JSON.stringify(state, null, 2)}\n`);
       stages.push({ name, result: result as never });
       return structuredClone(result) as Result;

@@ -10,7 +10,15 @@ export const TRAINING_STAGES = ["ar_sft", "av_sft", "rl"] as const;
 export type TrainingStage = (typeof TRAINING_STAGES)[number];
 
 /** All stages of a run, in their order. */
-export const STAGES = ["extract", "split", "label", "build", "shuffle", ...TRAINING_STAGES, "evaluate"] as const;
+export const STAGES = [
+  "extract",
+  "split",
+  "label",
+  "build",
+  "shuffle",
+  ...TRAINING_STAGES,
+  "evaluate",
+] as const;
 export type Stage = (typeof STAGES)[number];
 
 /** Paths relative to the run folder. */

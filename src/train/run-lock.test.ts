@@ -56,7 +56,8 @@ describe("acquireRunLock", () => {
       const asked = await Promise.allSettled(Array.from({ length: 8 }, () => acquireRunLock(folder)));
       const given = asked.filter((each) => each.status === "fulfilled");
       expect(given.length).toBe(1);
-      for (const each of asked) if (each.status === "rejected") expect(each.reason).toMatchObject({ code: "run.locked" });
+      for (const each of asked)
+        if (each.status === "rejected") expect(each.reason).toMatchObject({ code: "run.locked" });
       await given[0]?.value.release();
       expect(await readdir(run)).toEqual([]);
     }
@@ -105,7 +106,10 @@ describe("acquireRunLock", () => {
   it("tells of a damaged claim", async () => {
     await mkdir(folder);
     await writeFile(path.join(folder, "x.claim"), "{");
-    expect(await refused()).toMatchObject({ code: "run.lock-damaged", subject: path.join(folder, "x.claim") });
+    expect(await refused()).toMatchObject({
+      code: "run.lock-damaged",
+      subject: path.join(folder, "x.claim"),
+    });
   });
 });
 
@@ -130,7 +134,8 @@ describe("processState", () => {
     const parent = spawn("sh", ["-c", "sleep 0.3 & echo $!; exec sleep 30"]);
     const [line] = (await once(parent.stdout, "data")) as [Buffer];
     const pid = Number(line.toString());
-    for (let i = 0; i < 200 && processStat(pid)?.state !== "Z"; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let i = 0; i < 200 && processStat(pid)?.state !== "Z"; i++)
+      await new Promise((resolve) => setTimeout(resolve, 10));
     const stat = processStat(pid);
     expect(stat?.state).toBe("Z");
     expect(processState({ ...ownIdentity(), pid, startTime: stat?.startTime ?? null })).toBe("gone");

@@ -170,8 +170,12 @@ export async function acquireRunLock(
 async function removeLeftovers(folder: string): Promise<void> {
   await removeStaleTemporaries(folder);
   const names = await namesIn(folder);
-  const claimed = new Set(names.filter((name) => name.endsWith(CLAIM)).map((name) => name.slice(0, -CLAIM.length)));
-  for (const name of names.filter((each) => each.endsWith(HELD) && !claimed.has(each.slice(0, -HELD.length)))) {
+  const claimed = new Set(
+    names.filter((name) => name.endsWith(CLAIM)).map((name) => name.slice(0, -CLAIM.length)),
+  );
+  for (const name of names.filter(
+    (each) => each.endsWith(HELD) && !claimed.has(each.slice(0, -HELD.length)),
+  )) {
     await rm(path.join(folder, name), { force: true });
   }
 }

@@ -31,6 +31,8 @@ describe("learning rate", () => {
     expect(() => learningRateAt(0, { peak: 1, floor: 2 })).toThrow(/floor: found 2/);
     expect(() => learningRateAt(0, { peak: 1, warmupSteps: -3 })).toThrow(/warmupSteps/);
     expect(() => learningRateAt(9, { shape: "cosine", peak: 1 })).toThrow(/totalSteps: found Infinity/);
-    expect(() => learningRateAt(9, { shape: "linear", peak: 1, warmupSteps: 5, totalSteps: 5 })).toThrow(/totalSteps: found 5/);
+    expect(() => learningRateAt(9, { shape: "linear", peak: 1, warmupSteps: 5, totalSteps: 5 })).toThrow(
+      /totalSteps: found 5/,
+    );
   });
 });

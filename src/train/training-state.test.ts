@@ -4,7 +4,13 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { NlaError } from "../error.js";
-import { checkpointSteps, latestCheckpoint, openCheckpoint, saveCheckpoint, stepFolder } from "./training-state.js";
+import {
+  checkpointSteps,
+  latestCheckpoint,
+  openCheckpoint,
+  saveCheckpoint,
+  stepFolder,
+} from "./training-state.js";
 import type { TrainingState } from "./training-state.js";
 
 let root: string;
@@ -90,7 +96,10 @@ describe("checkpoints", () => {
 
   it("refuse numbers that JSON would change", async () => {
     const nan = saveCheckpoint(place(), state(1, { best: { fve: Number.NaN } }), write);
-    expect(await rejection(nan)).toMatchObject({ code: "checkpoint.state", subject: "the state of step 1 of rl" });
+    expect(await rejection(nan)).toMatchObject({
+      code: "checkpoint.state",
+      subject: "the state of step 1 of rl",
+    });
     expect((await rejection(saveCheckpoint(place(), state(1.5), write))).found).toContain("step");
     expect(await checkpointSteps(place())).toEqual([]);
   });
@@ -98,10 +107,30 @@ describe("checkpoints", () => {
 
 describe("a damaged checkpoint", () => {
   it.each([
-    ["a file cut short", (folder: string) => truncate(path.join(folder, "verbalizer.safetensors"), 3), "3 bytes", "7 bytes"],
-    ["a file gone", (folder: string) => rm(path.join(folder, "optimizer/m.safetensors")), "no such file", "a file of 7 bytes"],
-    ["a torn state", (folder: string) => truncate(path.join(folder, "state.json"), 30), "", "the JSON that nlakit wrote"],
-    ["another step's state", (folder: string) => rm(folder, { recursive: true }).then(() => renamed(folder)), "step 4 of rl", "step 5 of rl"],
+    [
+      "a file cut short",
+      (folder: string) => truncate(path.join(folder, "verbalizer.safetensors"), 3),
+      "3 bytes",
+      "7 bytes",
+    ],
+    [
+      "a file gone",
+      (folder: string) => rm(path.join(folder, "optimizer/m.safetensors")),
+      "no such file",
+      "a file of 7 bytes",
+    ],
+    [
+      "a torn state",
+      (folder: string) => truncate(path.join(folder, "state.json"), 30),
+      "",
+      "the JSON that nlakit wrote",
+    ],
+    [
+      "another step's state",
+      (folder: string) => rm(folder, { recursive: true }).then(() => renamed(folder)),
+      "step 4 of rl",
+      "step 5 of rl",
+    ],
   ])("%s", async (_, damage, found, wanted) => {
     await damage(await save(5));
     const error = await rejection(latestCheckpoint(place()));

@@ -77,7 +77,10 @@ async function filesIn(folder: string, prefix = ""): Promise<string[]> {
 }
 
 /** Numbers of the checkpoints of a stage, ascending; none where the stage has not begun. */
-export async function checkpointSteps({ root, stage }: Pick<CheckpointPlace, "root" | "stage">): Promise<number[]> {
+export async function checkpointSteps({
+  root,
+  stage,
+}: Pick<CheckpointPlace, "root" | "stage">): Promise<number[]> {
   let names: string[];
   try {
     names = await readdir(path.join(root, stage));
@@ -180,7 +183,8 @@ export async function openCheckpoint(place: CheckpointPlace, step: number): Prom
     const full = path.join(directory, name);
     if (!there.has(name)) throw damaged(full, "no such file", `a file of ${size.toLocaleString("en")} bytes`);
     const { size: found } = await stat(full);
-    if (found !== size) throw damaged(full, `${found.toLocaleString("en")} bytes`, `${size.toLocaleString("en")} bytes`);
+    if (found !== size)
+      throw damaged(full, `${found.toLocaleString("en")} bytes`, `${size.toLocaleString("en")} bytes`);
   }
   return { directory, state, files: Object.keys(files).sort() };
 }

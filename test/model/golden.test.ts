@@ -22,7 +22,18 @@ import { sharedPath } from "../shared.js";
 import { hasConfigV5, openGolden, relativeL2 } from "./golden.js";
 import type { Golden } from "./golden.js";
 
-const FOLDERS = ["llama-mha-tied", "llama3-gqa", "aidreams260K"];
+const FOLDERS = [
+  "llama-mha-tied",
+  "llama3-gqa",
+  "aidreams260K",
+  "qwen2",
+  "qwen2-yarn",
+  "qwen3",
+  "gemma2",
+  "gemma3",
+  "gemma3-mm",
+  "mistral",
+];
 
 describe.each(FOLDERS)("golden %s", (name) => {
   const directory = sharedPath(`golden/models/${name}`);
@@ -33,7 +44,7 @@ describe.each(FOLDERS)("golden %s", (name) => {
     let golden: Golden;
     let model: Decoder;
     beforeAll(async () => {
-      device = Device.open({ threads: 2 });
+      device = Device.open({ threads: 1 });
       golden = await openGolden(directory as string, modelDirectory as string);
       model = await loadDecoder(golden.model, device);
     });
@@ -123,6 +134,7 @@ describe.each(FOLDERS)("golden %s", (name) => {
       const targets = g.input("targets", [n], "i32");
       const loss = ops.crossEntropy(g, hidden, headOf(trained), targets, g.input("weights", [n]), {
         chunk: 50,
+        softcap: model.config.logitSoftcap,
       });
       g.output(loss);
       sums.accumulate(g, g.backward(loss));

@@ -27,6 +27,7 @@ export function softmax(g: Graph, x: Tensor, mask: Tensor | null = null, scale =
   }
   requireDtype("softmax", "f32", x, ...(mask ? [mask] : []));
   requireNumber("softmax", "scale", scale);
+  if (mask) g.refuseGradient("softmax", mask);
   const y = g.emit("soft_max_ext", x.shape, "f32", x, mask, scale, 0);
   return g.record(y, [
     x,
@@ -61,8 +62,9 @@ export function attention(g: Graph, q: Tensor, k: Tensor, v: Tensor, options: At
   const keys = permute(g, k, [0, 2, 1, 3]); // [batch, kvHeads, s, headDim]
   const values = permute(g, v, [0, 2, 3, 1]); // [batch, kvHeads, headDim, s]
   let scores = reshape(g, matmul(g, rows, keys, { transposeB: true, compute: "f32" }), [batch, heads, t, s]);
+  requireCap("attention", options);
   // softcap(scale · s) = scale · softcap at cap/scale of s, so that softmax can apply the scale in either case.
-  if (options.softcap) scores = softcap(g, scores, options.softcap / options.scale);
+  if (options.softcap != null) scores = softcap(g, scores, options.softcap / options.scale);
   const p = reshape(g, softmax(g, scores, options.mask, options.scale), [batch, kvHeads, group * t, s]);
   const mixed = reshape(g, matmul(g, p, values, { transposeB: true, compute: "f32" }), [
     batch,
@@ -75,7 +77,7 @@ export function attention(g: Graph, q: Tensor, k: Tensor, v: Tensor, options: At
 
 /**
  * The same over a cache, for generation: no gradient, nothing materialised. q [batch, t, heads, headDim];
- * k, v [batch, kvHeads, s, headDim] (views of a cache allowed); mask f16 [batch | 1, 1, t, s].
+ * k, v [batch, kvHeads, s, headDim], f32 or f16 (views of a cache allowed); mask f16 [batch | 1, 1, t, s].
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`
  */
@@ -107,8 +109,11 @@ export function cachedAttention(
     );
   }
   requireDtype("cachedAttention", "f32", q);
+  requireDtype("cachedAttention", k.dtype === "f16" ? "f16" : "f32", k, v);
   requireDtype("cachedAttention", "f16", mask);
   requireNumber("cachedAttention", "scale", scale);
+  requireCap("cachedAttention", options);
+  g.refuseGradient("cachedAttention", q, k, v, mask);
   const queries =
     t === 1
       ? g.emit("reshape_4d", [batch, heads, 1, headDim], "f32", q, headDim, 1, heads, batch)
@@ -126,6 +131,12 @@ export function cachedAttention(
     cap ?? 0,
   );
   return reshape(g, y, [batch, t, heads * headDim]);
+}
+
+function requireCap(op: string, { softcap: cap = null, scale }: AttentionOptions): void {
+  if (cap === null) return;
+  requireNumber(op, "softcap", cap, "a positive number", cap > 0);
+  requireNumber(op, "scale", scale, "a positive number, beside a softcap", scale > 0);
 }
 
 function dimensions(op: string, q: Tensor, k: Tensor, v: Tensor) {

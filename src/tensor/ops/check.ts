@@ -18,7 +18,7 @@ export function requireDtype(op: string, dtype: Dtype, ...operands: readonly Ten
   }
 }
 
-/** @throws NlaError `tensor.argument` where a number is not finite or fails `holds` */
+/** @throws NlaError `tensor.argument` where a number is not finite as float32, which ggml takes, or fails `holds` */
 export function requireNumber(
   op: string,
   name: string,
@@ -26,7 +26,7 @@ export function requireNumber(
   wanted = "a finite number",
   holds = true,
 ): void {
-  if (Number.isFinite(value) && holds) return;
+  if (typeof value === "number" && Number.isFinite(Math.fround(value)) && holds) return;
   throw new NlaError({
     code: "tensor.argument",
     subject: `${op}, argument ${name}`,

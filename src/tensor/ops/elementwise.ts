@@ -127,9 +127,11 @@ export function relu(g: Graph, x: Tensor): Tensor {
   return g.record(unary(g, "relu", x), [x, (dy) => mul(g, dy, unary(g, "step", x))]);
 }
 
-/** Element-wise minimum, a - relu(a - b): where equal, the gradient goes to `a`. */
+/** Element-wise minimum, broadcast: where equal, the gradient goes to `a`. */
 export function minimum(g: Graph, a: Tensor, b: Tensor): Tensor {
-  return sub(g, a, relu(g, sub(g, a, b)));
+  // Chosen by a factor of 0 or 1: a - relu(a - b) would round b away where a is much larger.
+  const takeB = unary(g, "step", binary(g, "sub", a, b));
+  return add(g, mul(g, a, affine(g, takeB, -1, 1)), mul(g, b, takeB));
 }
 
 /** x limited to [low, high]; the gradient passes only strictly inside. @throws NlaError `tensor.argument` */

@@ -4,9 +4,9 @@ import type { Graph } from "../graph.js";
 import { shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
-import { add, affine, mul, scale, square } from "./elementwise.js";
-import { concatRows, transposedAs } from "./layout.js";
-import { multiply } from "./matmul.js";
+import { add, affine, mul, scale, softcap as softcapped, square } from "./elementwise.js";
+import { concatRows, rowsView, transposedAs } from "./layout.js";
+import { linear, multiply } from "./matmul.js";
 
 /** Options of {@link crossEntropy} and {@link tokenLogProbs}. */
 export interface HeadOptions {
@@ -27,8 +27,8 @@ interface HeadChunk {
 }
 
 /**
- * logits = h · wᵀ, softcapped if the model does. h [n, d], w [vocabulary, d] -> [n, vocabulary]; differentiable only
- * through {@link crossEntropy} and {@link tokenLogProbs}.
+ * logits = h · wᵀ, softcapped if the model does. h [n, d], w [vocabulary, d] -> [n, vocabulary]. To train, rather use
+ * {@link crossEntropy} or {@link tokenLogProbs}, which never hold all logits.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`
  */
@@ -36,8 +36,8 @@ export function logits(g: Graph, h: Tensor, w: Tensor, { softcap = null }: HeadO
   if (h.shape.length !== 2 || w.shape.length !== 2 || h.shape[1] !== w.shape[1]) {
     throw shapeError("logits", [h.shape, w.shape], "h [n, d] and w [vocabulary, d]");
   }
-  requireDtype("logits", "f32", h);
-  return capped(g, multiply(g, h, w, g.compute), softcap).logits;
+  const plain = linear(g, h, w);
+  return softcap === null ? plain : softcapped(g, plain, softcap);
 }
 
 function capped(g: Graph, x: Tensor, softcap: number | null): { logits: Tensor; tanh: Tensor | null } {
@@ -72,6 +72,7 @@ export function crossEntropy(
     throw shapeError("crossEntropy", [h.shape, weights.shape], "one weight per row of h, [n]");
   }
   requireDtype("crossEntropy", "f32", weights);
+  g.refuseGradient("crossEntropy", weights);
   const wantsGradient = g.recording && (h.requiresGrad || w.requiresGrad);
   const pieces: Tensor[] = [];
   let loss: Tensor | null = null;
@@ -107,7 +108,7 @@ export function crossEntropy(
 
 /**
  * log p(target) of each row, differentiable with any gradient per row: for policy losses. The logits are computed again in
- * the reverse pass.
+ * the reverse pass. A probability below 1e-37 counts as that, so that no result is below -85.2.
  *
  * @returns [n], nats
  * @throws as {@link crossEntropy}
@@ -172,25 +173,6 @@ function chunksOf(g: Graph, h: Tensor, targets: Tensor, { chunk = 1024 }: HeadOp
     const rows = Math.min(chunk, n - start);
     return { start, rows, h: rowsView(g, h, start, rows, d), targets: rowsView(g, targets, start, rows, 1) };
   });
-}
-
-/** Rows [start, start + rows) of a tensor seen as [n, width], sharing memory; for reading only. */
-function rowsView(g: Graph, x: Tensor, start: number, rows: number, width: number): Tensor {
-  const row = width * 4; // f32 and i32 alike
-  return g.emit(
-    "view_4d",
-    [rows, width],
-    x.dtype,
-    x,
-    width,
-    rows,
-    1,
-    1,
-    row,
-    row * rows,
-    row * rows,
-    start * row,
-  );
 }
 
 function targetProbabilities(g: Graph, x: Tensor, { rows, targets }: HeadChunk) {

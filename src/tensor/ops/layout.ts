@@ -1,6 +1,7 @@
 // Moving elements without changing them: reshape, permute, transpose, cast, rows gathered and scattered.
+import { GGML_TYPE } from "../../engine/index.js";
 import type { Dtype } from "../../engine/index.js";
-import type { Graph } from "../graph.js";
+import type { Graph, Pullback } from "../graph.js";
 import { extentOf, shapeError, sizeOf } from "../shape.js";
 import type { Shape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -47,18 +48,15 @@ export function transposedAs(g: Graph, x: Tensor, dtype: Dtype): Tensor {
   return g.derive(x, `transposed ${dtype}`, () => {
     const view = g.emit("transpose", shape, x.dtype, x);
     if (dtype === x.dtype) return g.emit("cont", shape, dtype, view);
-    return g.emit("cast", shape, dtype, view, GGML_NUMBER[dtype]);
+    return g.emit("cast", shape, dtype, view, GGML_TYPE[dtype]);
   });
 }
 
 /** Another element type, converted once per graph; no gradient. */
 export function castTo(g: Graph, x: Tensor, dtype: Dtype): Tensor {
   if (x.dtype === dtype) return x;
-  return g.derive(x, `as ${dtype}`, () => g.emit("cast", x.shape, dtype, x, GGML_NUMBER[dtype]));
+  return g.derive(x, `as ${dtype}`, () => g.emit("cast", x.shape, dtype, x, GGML_TYPE[dtype]));
 }
-
-// The numbers of ggml's types, as `cast` takes them.
-const GGML_NUMBER: Readonly<Record<Dtype, number>> = { f32: 0, f16: 1, bf16: 30, i32: 26, i64: 27 };
 
 /**
  * Rows of a table by number: table [rows, d], ids [n] -> [n, d]. The gradient adds rows up where ids repeat.
@@ -80,7 +78,7 @@ export function gatherRows(g: Graph, table: Tensor, ids: Tensor): Tensor {
 
 /**
  * A copy of `x` in which the rows of given numbers are replaced: x [n, d], rows [k, d], at [k] -> [n, d].
- * This is the injection of activations into embeddings. The numbers must differ from each other.
+ * This is the injection of activations into embeddings. The numbers must differ from each other, or the run is refused.
  *
  * @throws NlaError `tensor.shape`, `tensor.index`
  */
@@ -96,7 +94,7 @@ export function replaceRows(g: Graph, x: Tensor, rows: Tensor, at: Tensor): Tens
     );
   }
   requireDtype("replaceRows", "f32", x, rows);
-  g.boundIndices("replaceRows", at, n);
+  g.boundIndices("replaceRows", at, n, true);
   // set_rows writes into its first operand, which others may still need: so a copy.
   const copy = g.emit("cont", x.shape, "f32", x);
   return g.record(
@@ -106,15 +104,50 @@ export function replaceRows(g: Graph, x: Tensor, rows: Tensor, at: Tensor): Tens
   );
 }
 
-/** Rows of several tensors one after another: [n_i, d] -> [sum n_i, d]; no gradient. @throws NlaError `tensor.shape` */
+/** Rows of several tensors one after another: [n_i, d] -> [sum n_i, d]. @throws NlaError `tensor.shape`, `tensor.dtype` */
 export function concatRows(g: Graph, parts: readonly Tensor[]): Tensor {
   const [first, ...rest] = parts;
-  if (!first) throw shapeError("concatRows", [], "at least one tensor");
-  return rest.reduce((all, part) => {
-    const [n = 0, d] = all.shape;
-    if (all.shape.length !== 2 || part.shape.length !== 2 || part.shape[1] !== d || d === undefined) {
-      throw shapeError("concatRows", [all.shape, part.shape], "rows of one width");
-    }
-    return g.emit("concat", [n + (part.shape[0] as number), d], "f32", all, part, 1);
-  }, first);
+  const width = first?.shape[1];
+  if (!first || width === undefined || parts.some(({ shape }) => shape.length !== 2 || shape[1] !== width)) {
+    throw shapeError(
+      "concatRows",
+      parts.map((part) => part.shape),
+      "at least one tensor, and rows [n, d] of one width",
+    );
+  }
+  requireDtype("concatRows", "f32", ...parts);
+  const joined = rest.reduce(
+    (all, part) => g.emit("concat", [rowsOf(all) + rowsOf(part), width], "f32", all, part, 1),
+    first,
+  );
+  let start = 0;
+  const pullbacks = parts.map((part): Pullback => {
+    const from = start;
+    start += rowsOf(part);
+    return [part, (dy) => rowsView(g, dy, from, rowsOf(part), width)];
+  });
+  return g.record(joined, ...pullbacks);
+}
+
+function rowsOf(x: Tensor): number {
+  return x.shape[0] as number;
+}
+
+/** For ops: rows [start, start + rows) of a tensor of 4-byte elements seen as [n, width]; memory is shared, no gradient. */
+export function rowsView(g: Graph, x: Tensor, start: number, rows: number, width: number): Tensor {
+  const row = width * 4;
+  return g.emit(
+    "view_4d",
+    [rows, width],
+    x.dtype,
+    x,
+    width,
+    rows,
+    1,
+    1,
+    row,
+    row * rows,
+    row * rows,
+    start * row,
+  );
 }

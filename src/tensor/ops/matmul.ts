@@ -50,5 +50,6 @@ function rowProducts(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): T
 /** For ops with gradients of their own: a · bᵀ without a record. */
 export function multiply(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
   const shape = [...a.shape.slice(0, -1), b.shape.at(-2) as number];
-  return g.emit("mul_mat", shape, "f32", castTo(g, b, compute), a);
+  // What is bf16 already is multiplied as it is: made f32 in every run, it would cost more than it saves.
+  return g.emit("mul_mat", shape, "f32", b.dtype === "bf16" ? b : castTo(g, b, compute), a);
 }

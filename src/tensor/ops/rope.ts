@@ -35,6 +35,7 @@ export function rope(g: Graph, x: Tensor, positions: Tensor, options: RopeOption
     throw shapeError("rope", [x.shape, divisors.shape], "frequency divisors [headDim / 2]");
   }
   requireDtype("rope", "f32", x, ...(divisors ? [divisors] : []));
+  if (divisors) g.refuseGradient("rope", divisors);
   requireNumber("rope", "theta", theta, "a positive number", theta > 0);
   requireNumber("rope", "magnitude", magnitude, "a positive number", magnitude > 0);
   g.boundIndices("rope", positions, 2 ** 31 - 1);

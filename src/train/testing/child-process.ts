@@ -37,7 +37,14 @@ export async function compileSources(files: readonly string[]): Promise<Compiled
     }),
   );
   const tsc = path.join(repository, "node_modules/typescript/bin/tsc");
-  await promisify(execFile)(process.execPath, [tsc, "-p", folder]);
+  try {
+    await promisify(execFile)(process.execPath, [tsc, "-p", folder]);
+  } catch (thrown) {
+    await rm(folder, { recursive: true, force: true });
+    throw new Error(`the sources do not compile: ${(thrown as { stdout?: string }).stdout}`, {
+      cause: thrown,
+    });
+  }
   return {
     folder,
     script: async (name, text) => {
@@ -57,7 +64,11 @@ export interface Ended {
 }
 
 /** Runs a script; with `killAfterMs` it gets SIGKILL that long after its first line of output. */
-export function runScript(file: string, args: readonly string[], killAfterMs: number | null = null): Promise<Ended> {
+export function runScript(
+  file: string,
+  args: readonly string[],
+  killAfterMs: number | null = null,
+): Promise<Ended> {
   const child = spawn(process.execPath, [file, ...args], { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   let timer: NodeJS.Timeout | undefined;

@@ -1,0 +1,14 @@
+// The table of commands, in the order in which `nla --help` lists them. A new command is a file beside this one and a line here.
+import { createRequire } from "node:module";
+import { describeEngine } from "./describe-engine.js";
+import { doctorCommand } from "./doctor.js";
+import type { CommandEntry } from "./program.js";
+
+// Two folders up from src/cli and from dist/cli alike.
+const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
+
+/** The version in package.json. */
+export const VERSION: string = version;
+
+/** Every command of `nla`. */
+export const COMMANDS: readonly CommandEntry[] = [doctorCommand({ version, describeEngine })];

@@ -1,0 +1,89 @@
+// The reconstructor's regression: explanations in, activations out, squared error of directions. The warm start and the
+// reconstructor's own step in reinforcement learning are this one loss.
+import { declareBatch, lastRows, padBatch } from "../model/index.js";
+import type { Batch } from "../model/index.js";
+import { normalised } from "../nla/fidelity.js";
+import type { Reconstructor } from "../nla/reconstructor.js";
+import { ops } from "../tensor/index.js";
+import type { AdamwState, Graph, Optimizer } from "../tensor/index.js";
+import { Trainer } from "./trainer.js";
+import type { LossGraph } from "./trainer.js";
+
+/** An explanation and the activation that it is of. */
+export interface RegressionRow {
+  readonly text: string;
+  /** Raw activation [dim]. */
+  readonly vector: Float32Array;
+}
+
+/** A padded micro-batch of prompts. `weight` is what each row counts in the loss; the rows of a step add up to one. */
+export interface RegressionBatch {
+  readonly rows: readonly RegressionRow[];
+  readonly batch: Batch;
+  readonly weight: number;
+}
+
+const LENGTH_STEP = 16;
+
+/** Splits rows into micro-batches, prompts of like length together. */
+export function regressionBatches(
+  reconstructor: Reconstructor,
+  rows: readonly RegressionRow[],
+  microBatch: number,
+): RegressionBatch[] {
+  const maxLength = reconstructor.model.config.contextLength;
+  const sorted = rows
+    .map((row, i) => ({ row, i, ids: reconstructor.promptIds(row.text) }))
+    .sort((a, b) => a.ids.length - b.ids.length || a.i - b.i);
+  const batches: RegressionBatch[] = [];
+  for (let start = 0; start < sorted.length; start += microBatch) {
+    const part = sorted.slice(start, start + microBatch);
+    const batch = padBatch(
+      part.map(({ ids }) => ids),
+      { multiple: LENGTH_STEP, maxLength },
+    );
+    batches.push({ rows: part.map(({ row }) => row), batch, weight: 1 / rows.length });
+  }
+  return batches;
+}
+
+/**
+ * Appends the regression loss: Σ weight · |n(prediction) - n(activation)|² / dim, n as in nla/fidelity.ts; at the default
+ * scale that is 2(1 - cos). Output `mse`: [rows, 1].
+ */
+export function regressionLoss(g: Graph, reconstructor: Reconstructor, like: RegressionBatch): LossGraph<RegressionBatch> {
+  const { dim, mseScale } = reconstructor.contract;
+  const { rows } = like.batch;
+  const declared = declareBatch(g, like.batch);
+  const predicted = reconstructor.predict(g, declared, g.input("last", [rows], "i32"));
+  const scaled = mseScale === null ? predicted : ops.normalizeRows(g, predicted, mseScale);
+  const gold = g.input("gold", [rows, dim]);
+  const mse = ops.scale(g, ops.sumLast(g, ops.square(g, ops.sub(g, scaled, gold))), 1 / dim);
+  const weight = g.input("weight", [1]);
+  const loss = ops.sum(g, ops.mul(g, mse, weight));
+  return {
+    loss,
+    outputs: { mse },
+    values: (micro) => {
+      const values = new Float32Array(rows * dim);
+      micro.rows.forEach(({ vector }, row) => values.set(normalised(vector, { mseScale }), row * dim));
+      return { ...declared.values(micro.batch), last: lastRows(micro.batch), gold: values, weight: Float32Array.of(micro.weight) };
+    },
+  };
+}
+
+/** The trainer of a reconstructor: its decoder and its value head. */
+export function reconstructorTrainer(
+  reconstructor: Reconstructor,
+  optimizer: Optimizer<AdamwState>,
+  compute: "f32" | "bf16",
+): Trainer<RegressionBatch> {
+  return new Trainer({
+    device: reconstructor.model.device,
+    parameters: reconstructor.trainable,
+    optimizer,
+    compute,
+    build: (g, micro) => regressionLoss(g, reconstructor, micro),
+    shapeOf: ({ batch }) => `${batch.rows}x${batch.length}`,
+  });
+}
