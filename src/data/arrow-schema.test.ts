@@ -22,9 +22,9 @@ function decode(base64: string): { fields: ArrowField[]; version: number } {
   const readText = (at: number): string => b.toString("utf8", at + 4, at + 4 + b.readUInt32LE(at));
   const readField = (table: number): ArrowField => {
     const children: ArrowField[] = [];
-    const list = slot(table, 5) === 0 ? 0 : follow(slot(table, 5));
-    for (let i = 0; list !== 0 && i < b.readUInt32LE(list); i++)
-      children.push(readField(follow(list + 4 + 4 * i)));
+    const list = slot(table, 5) === 0 ? null : follow(slot(table, 5));
+    const count = list === null ? 0 : b.readUInt32LE(list);
+    for (let i = 0; i < count; i++) children.push(readField(follow((list ?? 0) + 4 + 4 * i)));
     const type = follow(slot(table, 3));
     const item = children[0]?.type as ArrowField["type"];
     const types: Record<number, () => ArrowField["type"]> = {

@@ -65,17 +65,39 @@ export function sqlPath(file: string): string {
   return sqlText(file.replaceAll(/[*?[]/g, (c) => `[${c}]`));
 }
 
-/** An error from DuckDB while it worked on `subject`; a full disk is passed on for files.ts to word. */
-export function duckError(thrown: unknown, subject: string, code: string): unknown {
+/**
+ * An error from DuckDB, as ours, while it read (`parquet.corrupt`) or wrote (`parquet.write`) the file `subject`. A full
+ * disk is passed on for files.ts to word.
+ */
+export function duckError(
+  thrown: unknown,
+  subject: string,
+  code: "parquet.corrupt" | "parquet.write",
+): unknown {
   if (thrown instanceof NlaError || isDiskFull(thrown)) return thrown;
-  const [first = ""] = messageOf(thrown).split("\n");
-  const outOfMemory = first.startsWith("Out of Memory");
+  const [found = ""] = messageOf(thrown).split("\n");
+  const parts = { subject, found, cause: thrown };
+  if (found.startsWith("Out of Memory")) {
+    const next = "Raise memoryLimitMb or use smaller row groups.";
+    return new NlaError({
+      ...parts,
+      code: "parquet.memory",
+      wanted: "to work within the memory limit",
+      next,
+    });
+  }
+  if (code === "parquet.write") {
+    return new NlaError({
+      ...parts,
+      code,
+      wanted: "the file written",
+      next: "Nothing was replaced. See the message.",
+    });
+  }
   return new NlaError({
-    code: outOfMemory ? "parquet.memory" : code,
-    subject,
-    found: first,
-    wanted: outOfMemory ? "the work done within the memory limit" : "a sound Parquet file",
-    next: outOfMemory ? "Raise memoryLimitMb or use smaller row groups." : "Write or fetch the file again.",
-    cause: thrown,
+    ...parts,
+    code,
+    wanted: "a sound Parquet file",
+    next: "Write or fetch the file again.",
   });
 }

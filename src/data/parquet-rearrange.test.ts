@@ -67,6 +67,17 @@ async function rowsOf(file: string): Promise<Row[]> {
   return out;
 }
 
+async function keysOf(file: string): Promise<string[]> {
+  const opened = await openParquet(file);
+  const keys: string[] = [];
+  for await (const chunk of opened.chunks()) {
+    const positions = chunk.numbers("n_raw_tokens");
+    keys.push(...chunk.strings("doc_id").map((doc, i) => `${doc}@${positions[i]}`));
+  }
+  opened.close();
+  return keys;
+}
+
 describe("permuteParquet", () => {
   it.each([128, 0.05])("moves whole rows, with buckets of %d MiB", async (bucketMb) => {
     const order = Array.from({ length: ROWS }, (_, i) => (i * 1009 + 17) % ROWS);
@@ -117,17 +128,7 @@ describe("permuteParquet", () => {
     const [from, to] = ["av_sft", "av_sft_shuf"].map((name) =>
       path.join(pipeline as string, `${name}.parquet`),
     );
-    const key = async (file: string): Promise<string[]> => {
-      const opened = await openParquet(file);
-      const keys: string[] = [];
-      for await (const c of opened.chunks()) {
-        for (let i = 0; i < c.rowCount; i++)
-          keys.push(`${c.strings("doc_id")[i]}@${c.numbers("n_raw_tokens")[i]}`);
-      }
-      opened.close();
-      return keys;
-    };
-    const [before, after] = [await key(from as string), await key(to as string)];
+    const [before, after] = [await keysOf(from as string), await keysOf(to as string)];
     const out = path.join(scratch, "shuffled.parquet");
     await permuteParquet(
       from as string,
@@ -138,7 +139,7 @@ describe("permuteParquet", () => {
       const differing = `(SELECT * FROM ${sqlText(out)} EXCEPT ALL SELECT * FROM ${sqlText(to as string)})`;
       return (await c.runAndReadAll(`SELECT count(*) FROM ${differing}`)).getRows()[0]?.[0];
     });
-    expect(await key(out)).toEqual(after);
+    expect(await keysOf(out)).toEqual(after);
     expect(Number(both)).toBe(0);
   });
 });

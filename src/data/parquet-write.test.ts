@@ -62,6 +62,11 @@ async function readBack(file: string): Promise<Rows> {
 
 const sha256 = (file: string): string => createHash("sha256").update(readFileSync(file)).digest("hex");
 
+function* broken(): Generator<Rows> {
+  yield rows(0, 4);
+  throw new RangeError("no more rows");
+}
+
 describe("writeParquet", () => {
   it("writes every kind of column so that it reads back the same, however the rows are cut into chunks", async () => {
     const whole = rows(0, 5000);
@@ -164,10 +169,6 @@ describe("writeParquet", () => {
   it("passes on what the stream throws, and leaves nothing behind", async () => {
     const here = path.join(scratch, "broken");
     mkdirSync(here);
-    function* broken(): Generator<Rows> {
-      yield ok;
-      throw new RangeError("no more rows");
-    }
     await expect(writeParquet(path.join(here, "a.parquet"), columns, broken())).rejects.toThrow(
       "no more rows",
     );

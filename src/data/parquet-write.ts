@@ -59,21 +59,35 @@ export async function writeParquet(
   const target = path.resolve(file);
   checkColumns(columns, target);
   let rows = 0;
+  const stream = { error: null as unknown };
   await withScratchFolder(target, (spill) =>
     replaceFile(target, (temporary) =>
       withDuck(duck, spill, async (connection) => {
         const types = columns.map(({ name, type }) => `${sqlName(name)} ${sqlType(type)}`);
         await connection.run(`CREATE TABLE rows (${types.join(", ")})`);
         const appender = await connection.createAppender("rows");
-        rows = await appendAll(appender, columns, chunks, target);
+        rows = await appendAll(appender, columns, watched(chunks, stream), target);
         const schema = encodeArrowSchema(columns.map(({ name, type }) => ({ name, type: arrowType(type) })));
         await copyTo(connection, "SELECT * FROM rows", temporary, { rowGroupSize, schema });
       }).catch((thrown: unknown) => {
-        throw duckError(thrown, target, "parquet.write");
+        throw thrown === stream.error ? thrown : duckError(thrown, target, "parquet.write");
       }),
     ),
   );
   return rows;
+}
+
+/** `chunks`, with what they throw noted in `stream`: the caller's own error has to reach the caller as it is. */
+async function* watched<T>(
+  chunks: Iterable<T> | AsyncIterable<T>,
+  stream: { error: unknown },
+): AsyncGenerator<T, void, undefined> {
+  try {
+    yield* chunks;
+  } catch (thrown) {
+    stream.error = thrown;
+    throw thrown;
+  }
 }
 
 /** Copies a query's rows into a new Parquet file, with the Arrow schema if there is one. */

@@ -187,10 +187,9 @@ function kindOf(type: DuckDBType): Exclude<ColumnType, object> | "vector" | "oth
   const { valueType } = type;
   if (valueType.typeId === DuckDBTypeId.FLOAT || valueType.typeId === DuckDBTypeId.DOUBLE) return "vector";
   if (!(valueType instanceof DuckDBStructType)) return "other";
-  const texts = valueType.entryNames.filter(
-    (_, i) => valueType.entryTypes[i]?.typeId === DuckDBTypeId.VARCHAR,
-  );
-  return texts.includes("role") && texts.includes("content") ? "messages" : "other";
+  const isText = (name: string): boolean =>
+    valueType.entryTypes[valueType.entryNames.indexOf(name)]?.typeId === DuckDBTypeId.VARCHAR;
+  return isText("role") && isText("content") ? "messages" : "other";
 }
 
 /** The SQL that reads a column in the type that parquet-columns.ts expects. */

@@ -107,17 +107,17 @@ function byte(name: string): TensorToWrite {
   return { name, dtype: "U8", shape: [1], data: Uint8Array.of(1) };
 }
 
-describe("an index that does not fit its shards", () => {
-  async function indexed(name: string, index: unknown, shards: Record<string, string[]>): Promise<string> {
-    const here = folder(name);
-    const text = typeof index === "string" ? index : JSON.stringify(index);
-    writeFileSync(path.join(here, "model.safetensors.index.json"), text);
-    for (const [shard, names] of Object.entries(shards)) {
-      await writeSafetensors(path.join(here, shard), names.map(byte));
-    }
-    return here;
+async function indexed(name: string, index: unknown, shards: Record<string, string[]>): Promise<string> {
+  const here = folder(name);
+  const text = typeof index === "string" ? index : JSON.stringify(index);
+  writeFileSync(path.join(here, "model.safetensors.index.json"), text);
+  for (const [shard, names] of Object.entries(shards)) {
+    await writeSafetensors(path.join(here, shard), names.map(byte));
   }
+  return here;
+}
 
+describe("an index that does not fit its shards", () => {
   it.each<[string, string, unknown, Record<string, string[]>]>([
     [
       "lists-what-is-nowhere",

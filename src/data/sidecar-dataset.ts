@@ -10,10 +10,12 @@ import {
   type UnknownKey,
   addExtensions,
   fieldError,
+  mseOf,
   readExtensions,
   readScale,
   readTemplates,
   readTokens,
+  scaleValue,
   tokensMap,
   withUnknown,
 } from "./sidecar-fields.js";
@@ -125,12 +127,6 @@ export function readDataset(map: YamlMap, file: string): DatasetSidecar {
   };
 }
 
-/** Absent means sqrt(d); null and "raw" mean that vectors are compared at their own length. */
-export function mseOf(scale: InjectionScale | undefined, dModel: number): number | null {
-  if (scale === undefined) return Math.sqrt(dModel);
-  return scale === "raw" ? null : scale;
-}
-
 function readFacts(extraction: Fields): ExtractionFacts {
   const slice = extraction.mapOrNull("corpus_slice");
   if (slice === null) {
@@ -197,11 +193,6 @@ export function datasetMap(sidecar: DatasetSidecar): YamlMap {
   map.set("git_commit", sidecar.gitCommit);
   if (sidecar.extensions) addExtensions(map, sidecar);
   return withUnknown(map, sidecar.unknown);
-}
-
-/** A resolved scale as it is written: a float, "raw", or null. */
-export function scaleValue(scale: InjectionScale): YamlValue {
-  return typeof scale === "number" ? new YamlFloat(scale) : scale;
 }
 
 function checkComplete({ stage, tokens, templates, datasetId }: DatasetSidecar): void {

@@ -209,6 +209,7 @@ export function readTokens(tokens: Fields): SidecarTokens {
   };
 }
 
+/** Tokens as they are written, keys in the reference's order. */
 export function tokensMap(tokens: SidecarTokens): YamlMap {
   return new Map<YamlScalar, YamlValue>([
     ["injection_char", tokens.injectionChar],
@@ -254,6 +255,17 @@ function scaleNumber(value: YamlValue): number | null {
   return /^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$/.test(text) ? Number(text) : null;
 }
 
+/** Absent means sqrt(d); null and "raw" mean that vectors are compared at their own length. */
+export function mseOf(scale: InjectionScale | undefined, dModel: number): number | null {
+  if (scale === undefined) return Math.sqrt(dModel);
+  return scale === "raw" ? null : scale;
+}
+
+/** A resolved scale as it is written: a float, "raw", or null. */
+export function scaleValue(scale: InjectionScale): YamlValue {
+  return typeof scale === "number" ? new YamlFloat(scale) : scale;
+}
+
 /** The two extension keys; `stated` is false where both are absent and defaults stand in. @throws NlaError `sidecar.field`. */
 export function readExtensions(top: Fields): {
   injection: Injection;
@@ -263,13 +275,9 @@ export function readExtensions(top: Fields): {
   const injection = top.partOrNull("injection");
   const format = top.partOrNull("format");
   const kind = injection?.string("kind") ?? DEFAULT_INJECTION.kind;
-  if (kind !== "replace") {
-    throw fieldError(
-      top.subject("injection.kind"),
-      "injection",
-      `"${kind}"`,
-      '"replace", the only kind so far',
-    );
+  if (kind !== "replace" && kind !== "embedding") {
+    const wanted = '"replace" (or "embedding", another name for it), the only kind so far';
+    throw fieldError(top.subject("injection.kind"), "injection", `"${kind}"`, wanted);
   }
   const formatKind = format?.string("kind") ?? DEFAULT_FORMAT.kind;
   if (formatKind !== "tags" && formatKind !== "plain") {
@@ -277,7 +285,7 @@ export function readExtensions(top: Fields): {
   }
   const end = format?.countOrNull("end", 0) ?? null;
   return {
-    injection: { kind },
+    injection: { kind: "replace" },
     format: { kind: formatKind, end },
     stated: injection !== null || format !== null,
   };

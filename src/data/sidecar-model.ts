@@ -12,14 +12,15 @@ import {
   type UnknownKey,
   addExtensions,
   fieldError,
+  mseOf,
   readExtensions,
   readScale,
   readTemplates,
   readTokens,
+  scaleValue,
   tokensMap,
   withUnknown,
 } from "./sidecar-fields.js";
-import { mseOf, scaleValue } from "./sidecar-dataset.js";
 import type { YamlMap, YamlScalar, YamlValue } from "./yaml-scalars.js";
 
 const SCHEMA_VERSION = 2;

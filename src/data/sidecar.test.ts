@@ -159,8 +159,8 @@ const cases =
 describe.skipIf(cases.length === 0)("the 115 golden sidecars", () => {
   it("are all there, and every file of the table of differences is one of them", () => {
     expect(cases.length).toBe(115);
-    const files = cases.map(({ file }) => file);
-    expect(Object.keys(DIFFERENT).filter((file) => !files.includes(file))).toEqual([]);
+    const files = new Set(cases.map(({ file }) => file));
+    expect(Object.keys(DIFFERENT).filter((file) => !files.has(file))).toEqual([]);
   });
 
   it.each(cases)("$file", (expected) => {
@@ -246,7 +246,8 @@ describe.skipIf(sidecars === null)("unknown keys", () => {
   it.each([
     ["unknown-keys-inside-a-model.yaml", ["extraction.layer", "tokens.more"]],
     ["broken-dataset-extraction-unknown-key.yaml", 1],
-    ["dataset-unknown-top-level-key.yaml", 1],
+    ["dataset-unknown-top-level-key.yaml", []],
+    ["unknown-top-level-keys.yaml", ["note"]],
     ["model-v2-actor-rl.yaml", []],
   ])("of %s are reported, and written back", async (file, wanted) => {
     const sidecar = await readSidecarFile(path.join(sidecars as string, file));
@@ -291,7 +292,12 @@ const dataset: DatasetSidecar = {
   stage: "base",
   rowCount: 3,
   extraction: {
-    ...{ baseModel: "m", dModel: 4, layerIndex: 2, norm: "none", corpus: "c", positionsPerDoc: 5 },
+    baseModel: "m",
+    dModel: 4,
+    layerIndex: 2,
+    norm: "none",
+    corpus: "c",
+    positionsPerDoc: 5,
     corpusSlice: new Map([["start", 0]]),
   },
   keepDebugMetadata: true,
@@ -309,7 +315,10 @@ const dataset: DatasetSidecar = {
   unknown: [],
 };
 const tokens = {
-  ...{ injectionChar: "\u320e", injectionTokenId: 9, leftNeighborId: 1, rightNeighborId: 2 },
+  injectionChar: "\u320e",
+  injectionTokenId: 9,
+  leftNeighborId: 1,
+  rightNeighborId: 2,
   criticSuffixIds: [4, 5],
 };
 const model: ModelSidecar = {
@@ -368,7 +377,9 @@ describe("our own sidecars", () => {
       "x",
     );
     expect({ injection, format, extensions }).toEqual({
-      ...{ injection: { kind: "replace" }, format: { kind: "tags", end: null }, extensions: false },
+      injection: { kind: "replace" },
+      format: { kind: "tags", end: null },
+      extensions: false,
     });
   });
 

@@ -16,6 +16,10 @@ const TENSORS_PER_NODE = 2;
 const MIN_TENSORS = 4;
 const MAX_TENSORS = 2 ** 20;
 
+// ggml's allocator keeps a list of 256 free blocks and aborts when it is full. Results that are kept are what separates
+// free blocks for good, so their number is bounded, with room for those that live a while.
+const MAX_KEPT = 200;
+
 /** A graph under construction, then allocated, then computed any number of times. */
 export class NativeGraph implements Disposable {
   readonly maxTensors: number;
@@ -24,6 +28,7 @@ export class NativeGraph implements Disposable {
   readonly #graph: Pointer;
   #allocator: Pointer | null = null;
   #tensors = 0;
+  readonly #kept = new Set<Pointer>();
   readonly #known = new Set<Pointer>();
 
   /**
@@ -129,9 +134,19 @@ export class NativeGraph implements Disposable {
     this.#device.library.ggml.ggml_build_forward_expand(this.#graph, tensor);
   }
 
-  /** Keeps a node's result until it is read. Of a view, keep what it is a view of, too. */
+  /** Keeps a node's result until it is read. @throws NlaError `engine.graph-size` for more than 200 of them */
   keep(tensor: Pointer): void {
     this.#live();
+    this.#kept.add(tensor);
+    if (this.#kept.size > MAX_KEPT) {
+      throw new NlaError({
+        code: "engine.graph-size",
+        subject: "a graph",
+        found: `more than ${MAX_KEPT} outputs`,
+        wanted: `at most ${MAX_KEPT}`,
+        next: "Read fewer results per run, or add them up in the graph.",
+      });
+    }
     this.#device.library.ggml.ggml_set_output(tensor);
   }
 

@@ -5,7 +5,10 @@ import { bootstrapFve, bootstrapMean, type FveRow, type MeanRow } from "./bootst
 
 describe("bootstrap", () => {
   const random = new PythonRandom(11);
-  const independent: MeanRow[] = Array.from({ length: 400 }, (_, i) => ({ docId: `d${i}`, value: random.random() }));
+  const independent: MeanRow[] = Array.from({ length: 400 }, (_, i) => ({
+    docId: `d${i}`,
+    value: random.random(),
+  }));
 
   it("gives the same numbers for the same seed and others for another", () => {
     const once = bootstrapMean(independent, { seed: 5 });
@@ -26,12 +29,11 @@ describe("bootstrap", () => {
   });
 
   it("widens when rows of a document are alike", () => {
-    const alike: MeanRow[] = independent.map((row, i) => ({ docId: `d${i % 20}`, value: independent[i % 20]!.value }));
+    const alike: MeanRow[] = independent.map((_, i) => ({
+      docId: `d${i % 20}`,
+      value: independent[i % 20]!.value,
+    }));
     const asRows = alike.map((row, i) => ({ ...row, docId: `r${i}` }));
-    const width = (rows: MeanRow[]) => {
-      const { low, high } = bootstrapMean(rows, { seed: 2 });
-      return high - low;
-    };
     expect(width(alike)).toBeGreaterThan(3 * width(asRows)); // sqrt(20) = 4.5 in theory
   });
 
@@ -70,3 +72,8 @@ describe("bootstrap", () => {
     expect(() => bootstrapMean(independent, { seed: 0, level: 1 })).toThrow(/level 1/);
   });
 });
+
+function width(rows: MeanRow[]): number {
+  const { low, high } = bootstrapMean(rows, { seed: 2 });
+  return high - low;
+}

@@ -55,13 +55,17 @@ export function bootstrapMean(rows: readonly MeanRow[], options: BootstrapOption
 export function bootstrapFve(rows: readonly FveRow[], options: BootstrapOptions): Interval {
   const sums = sumsByDocument(rows, ({ mse, variance }) => [mse, variance]);
   const spread = sums.reduce((sum, [, variance]) => sum + variance, 0);
-  if (!(spread > 0)) throw rowsError(`a variance of ${spread} over ${rows.length} rows`, "a positive variance");
+  if (!(spread > 0))
+    throw rowsError(`a variance of ${spread} over ${rows.length} rows`, "a positive variance");
   return ratioInterval(sums, (mse, variance) => 1 - mse / variance, options);
 }
 
 type Pair = readonly [numerator: number, denominator: number];
 
-function sumsByDocument<R extends { readonly docId: string }>(rows: readonly R[], pairOf: (row: R) => Pair): Pair[] {
+function sumsByDocument<R extends { readonly docId: string }>(
+  rows: readonly R[],
+  pairOf: (row: R) => Pair,
+): Pair[] {
   if (rows.length === 0) throw rowsError("0 rows", "at least 1");
   const sums = new Map<string, Pair>();
   for (const row of rows) {
@@ -80,7 +84,12 @@ function ratioInterval(
   statistic: (numerator: number, denominator: number) => number,
   { seed, resamples = 1000, level = 0.95 }: BootstrapOptions,
 ): Interval {
-  if (!Number.isSafeInteger(resamples) || resamples < 1 || resamples > MAX_RESAMPLES || !(level > 0 && level < 1)) {
+  if (
+    !Number.isSafeInteger(resamples) ||
+    resamples < 1 ||
+    resamples > MAX_RESAMPLES ||
+    !(level > 0 && level < 1)
+  ) {
     throw new NlaError({
       code: "bootstrap.option",
       subject: "bootstrap",

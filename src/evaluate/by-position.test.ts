@@ -35,7 +35,9 @@ describe("FVE by position", () => {
     for (const edges of [[], [1, 2], [0, 2, 2], [0, NaN]]) {
       expect(() => fveByPosition(rows, edges)).toThrow(/start at 0 and ascend/);
     }
-    expect(() => fveByPosition([{ position: -1, mse: 1, variance: 1 }])).toThrow(/scored row 0: found position -1/);
+    expect(() => fveByPosition([{ position: -1, mse: 1, variance: 1 }])).toThrow(
+      /scored row 0: found position -1/,
+    );
     expect(() => fveByPosition([{ position: 1, mse: NaN, variance: 1 }])).toThrow(/mse NaN/);
   });
 });

@@ -32,8 +32,14 @@ export const DEFAULT_EDGES: readonly number[] = [0, 8, 16, 32, 64, 128, 256, 512
  * @param edges ascending whole numbers from 0 on; the last bucket is open. Defaults to {@link DEFAULT_EDGES}.
  * @throws NlaError `by-position.edges` for edges that do not ascend from 0, `by-position.row` for a bad row
  */
-export function fveByPosition(rows: readonly PositionRow[], edges: readonly number[] = DEFAULT_EDGES): PositionBucket[] {
-  if (edges[0] !== 0 || edges.some((edge, i) => !Number.isSafeInteger(edge) || (i > 0 && edge <= edges[i - 1]!))) {
+export function fveByPosition(
+  rows: readonly PositionRow[],
+  edges: readonly number[] = DEFAULT_EDGES,
+): PositionBucket[] {
+  if (
+    edges[0] !== 0 ||
+    edges.some((edge, i) => !Number.isSafeInteger(edge) || (i > 0 && edge <= edges[i - 1]!))
+  ) {
     throw new NlaError({
       code: "by-position.edges",
       subject: "position buckets",
@@ -44,7 +50,12 @@ export function fveByPosition(rows: readonly PositionRow[], edges: readonly numb
   }
   const sums = edges.map(() => ({ rows: 0, mse: 0, variance: 0 }));
   for (const [i, { position, mse, variance }] of rows.entries()) {
-    if (!Number.isSafeInteger(position) || position < 0 || !Number.isFinite(mse) || !Number.isFinite(variance)) {
+    if (
+      !Number.isSafeInteger(position) ||
+      position < 0 ||
+      !Number.isFinite(mse) ||
+      !Number.isFinite(variance)
+    ) {
       throw new NlaError({
         code: "by-position.row",
         subject: `scored row ${i}`,

@@ -32,6 +32,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after each step with the number of sequences that still grow. */
   readonly onStep?: (step: number, active: number) => void;
+  /** Called with the seconds that building a graph took: for benchmarks. */
+  readonly onGraph?: (seconds: number) => void;
 }
 
 /** A generated sequence. */
@@ -134,7 +136,9 @@ export async function generate(
       const used = Math.min(Math.ceil(furthest / SLOT_STEP) * SLOT_STEP, slots);
       if (!decode || decode.used !== used) {
         decode?.graph[Symbol.dispose]();
+        const started = performance.now();
         decode = decodeGraph(model, cache, used, options.compute ?? "f32");
+        options.onGraph?.((performance.now() - started) / 1000);
       }
       const logits = await nextLogits(model, cache, decode, active, signal);
       for (const sequence of active) if (sequence.finish === null) sequence.length++;
@@ -166,9 +170,10 @@ async function readPrompts(
   model: Decoder,
   prompts: readonly (readonly number[])[],
   cache: KvCache,
-  { inject = [], compute = "f32", signal }: GenerateOptions,
+  { inject = [], compute = "f32", signal, onGraph }: GenerateOptions,
 ): Promise<Float32Array> {
   const { config } = model;
+  const started = performance.now();
   const batch = padBatch(prompts, { maxLength: config.contextLength });
   using g = new Graph(model.device, { recording: false, compute });
   const declared = declareBatch(g, batch);
@@ -191,6 +196,7 @@ async function readPrompts(
     ops.logits(g, finalNorm(g, model, last), headOf(model), { softcap: config.logitSoftcap }),
   );
   g.compile();
+  onGraph?.((performance.now() - started) / 1000);
   await g.run({ ...declared.values(batch), ...injection?.values, last: lastRows(batch) }, signal);
   return logits.readF32();
 }

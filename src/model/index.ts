@@ -1,6 +1,8 @@
 // What the model layer shows to the layers above.
 export { attentionMask, packedRows, padBatch, pickRows } from "./batch.js";
 export type { Batch, PadOptions } from "./batch.js";
+export { benchDecode, benchExtract, benchTrain } from "./bench.js";
+export type { BenchOptions, BenchReport } from "./bench.js";
 export { copyModelFolder, loadDecoder, saveDecoder, storedTensor } from "./checkpoint.js";
 export type { SaveOptions } from "./checkpoint.js";
 export { loadConfig, parseConfig, truncateConfig } from "./config.js";

@@ -34,6 +34,8 @@ export interface RunOptions {
   /** Type of matrix products. Defaults to `"f32"`. */
   readonly compute?: "f32" | "bf16";
   readonly signal?: AbortSignal | undefined;
+  /** Called with the seconds that building the graph took: for benchmarks. */
+  readonly onGraph?: (seconds: number) => void;
 }
 
 /** Packed results: the real tokens of sequence 0, then 1, and so on; row-major f32. */
@@ -75,6 +77,7 @@ export async function run(
   const toTheEnd = normed || logits !== "none";
   const until = toTheEnd ? config.layers - 1 : Math.max(-1, ...capture);
 
+  const started = performance.now();
   using g = new Graph(model.device, { recording: false, compute });
   const declared = declareBatch(g, batch);
   const injection = declareInjection(g, options.inject ?? [], batch, config.dim);
@@ -98,6 +101,7 @@ export async function run(
   }
   for (const tensor of wanted.values()) g.output(tensor);
   g.compile();
+  options.onGraph?.((performance.now() - started) / 1000);
   await g.run({ ...declared.values(batch), ...values }, options.signal);
 
   const rows = packedRows(batch);

@@ -58,8 +58,18 @@ export function makeContract(draft: ContractDraft, tokenizer: Tokenizer): Contra
     injection: { kind: "replace", scale: draft.injectionScale },
     mseScale: draft.mseScale === undefined ? Math.sqrt(draft.dim) : draft.mseScale,
     format: draft.format,
-    suffixIds: criticSuffixIds(reconstructor, (text) => tokenizer.encode(text)),
+    suffixIds: suffixIdsOf(reconstructor, draft.format, tokenizer),
   };
+}
+
+/**
+ * The ids with which every reconstructor prompt ends. A plain prompt may end with the explanation itself: then there is
+ * nothing to check, and the state of its last word to read.
+ *
+ * @throws NlaError `template.suffix`
+ */
+export function suffixIdsOf(template: PromptTemplate, format: ExplanationFormat, tokenizer: Tokenizer): number[] {
+  return criticSuffixIds(template, (text) => tokenizer.encode(text), { allowNone: format === "plain" });
 }
 
 /** The id of a character that is one token. @throws NlaError `contract.marker` */

@@ -16,10 +16,13 @@ describe.skipIf(file === null)("explanations equal the reference's", () => {
 
   it("covers all responses", () => expect(golden.rows.length).toBe(44));
 
-  it.each(golden.rows.map((row) => [JSON.stringify(row.response).slice(0, 60), row] as const))("%s", (_, row) => {
-    expect(extractExplanation(row.response)).toBe(row.training);
-    expect(explanationToShow(row.response)).toBe(row.client);
-  });
+  it.each(golden.rows.map((row) => [JSON.stringify(row.response).slice(0, 60), row] as const))(
+    "%s",
+    (_, row) => {
+      expect(extractExplanation(row.response)).toBe(row.training);
+      expect(explanationToShow(row.response)).toBe(row.client);
+    },
+  );
 
   it("wraps, and reads back what it wrapped", () => {
     expect(golden.wrapped.length).toBe(6);

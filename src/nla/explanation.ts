@@ -15,7 +15,10 @@ const OPEN = "<explanation>";
 const CLOSE = "</explanation>";
 
 /** The response that teaches `text` to a verbalizer; {@link extractExplanation} gives it back (`tags`: stripped). */
-export function wrapExplanation(text: string, { format = "tags" }: { format?: ExplanationFormat } = {}): string {
+export function wrapExplanation(
+  text: string,
+  { format = "tags" }: { format?: ExplanationFormat } = {},
+): string {
   return format === "plain" ? text : `${OPEN}\n${text}\n${CLOSE}`;
 }
 
@@ -40,6 +43,9 @@ export function extractExplanation(
  * What to show a reader: the explanation, or the raw response, unstripped, where it has no closed pair of tags (as the
  * reference's inference client does). Never feed this to a reward: there a missing pair is a failure.
  */
-export function explanationToShow(response: string, options: { format?: ExplanationFormat; endText?: string | null } = {}): string {
+export function explanationToShow(
+  response: string,
+  options: { format?: ExplanationFormat; endText?: string | null } = {},
+): string {
   return extractExplanation(response, options) ?? response;
 }

@@ -31,8 +31,12 @@ describe.skipIf(baselinesPath === null)("baselines equal the reference's", () =>
   it("covers all sets", () => expect(rows.length).toBe(18));
 
   it.each(rows.map((row) => [`${row.set}, ${row.mse_scale}`, row] as const))("%s", (_, row) => {
-    const mseScale = row.mse_scale === "raw" ? null : row.mse_scale === "sqrt_d_model" ? undefined : Number(row.mse_scale);
-    const accumulator = new BaselineAccumulator(row.vectors[0]!.length, mseScale === undefined ? {} : { mseScale });
+    const mseScale =
+      row.mse_scale === "raw" ? null : row.mse_scale === "sqrt_d_model" ? undefined : Number(row.mse_scale);
+    const accumulator = new BaselineAccumulator(
+      row.vectors[0]!.length,
+      mseScale === undefined ? {} : { mseScale },
+    );
     for (const vector of row.vectors) accumulator.add(Float32Array.from(vector));
     const { variance, varianceMeannorm } = accumulator.baselines();
     near(variance, row.rawvar, 1e-5);
@@ -51,60 +55,73 @@ interface CriticGolden {
   d_model: number;
   mse_scale: number;
   rows: CriticRow[];
-  baselines: Record<string, { mse_scale: number | null; meannorm: number; rawvar: number; first_30_rows: [number, number] }>;
+  baselines: Record<
+    string,
+    { mse_scale: number | null; meannorm: number; rawvar: number; first_30_rows: [number, number] }
+  >;
   fve: { rows: number[]; mean_mse_nrm: number; fve_nrm: number; fve_nrm_meannorm: number };
 }
 
-describe.skipIf(criticFolder === null).each(["qwen2", "gemma3", "llama"])("fidelity of %s equals the reference's", (family) => {
-  const load = () =>
-    JSON.parse(readFileSync(path.join(criticFolder as string, family, "expect.json"), "utf8")) as CriticGolden;
+describe.skipIf(criticFolder === null).each(["qwen2", "gemma3", "llama"])(
+  "fidelity of %s equals the reference's",
+  (family) => {
+    const load = () =>
+      JSON.parse(
+        readFileSync(path.join(criticFolder as string, family, "expect.json"), "utf8"),
+      ) as CriticGolden;
 
-  it("row by row", () => {
-    const golden = load();
-    for (const row of golden.rows) {
-      const scores = reconstructionScores(Float32Array.from(row.prediction), Float32Array.from(row.original), {
-        mseScale: golden.mse_scale,
-      });
-      near(scores.mse, row.mse_nrm, 1e-5);
-      near(scores.mse, row.client_mse, 1e-5);
-      // The client's torch cosine of a zero vector is 0 or NaN; ours is NaN: there is no direction.
-      if (row.original.every((value) => value === 0)) expect(scores.cosine).toBeNaN();
-      else near(scores.cosine, row.client_cos as number, 1e-5);
-    }
-  });
-
-  it("over the parquet file, both baselines and every scale", async () => {
-    const golden = load();
-    const vectors = await readVectors(path.join(criticFolder as string, family, "vectors.parquet"));
-    for (const { mse_scale, rawvar, meannorm, first_30_rows } of Object.values(golden.baselines)) {
-      const all = new BaselineAccumulator(golden.d_model, { mseScale: mse_scale });
-      for (const [i, vector] of vectors.entries()) {
-        all.add(vector);
-        if (i !== 29) continue;
-        near(all.baselines().varianceMeannorm, first_30_rows[0], 1e-5);
-        near(all.baselines().variance, first_30_rows[1], 1e-5);
+    it("row by row", () => {
+      const golden = load();
+      for (const row of golden.rows) {
+        const scores = reconstructionScores(
+          Float32Array.from(row.prediction),
+          Float32Array.from(row.original),
+          {
+            mseScale: golden.mse_scale,
+          },
+        );
+        near(scores.mse, row.mse_nrm, 1e-5);
+        near(scores.mse, row.client_mse, 1e-5);
+        // The client's torch cosine of a zero vector is 0 or NaN; ours is NaN: there is no direction.
+        if (row.original.every((value) => value === 0)) expect(scores.cosine).toBeNaN();
+        else near(scores.cosine, row.client_cos as number, 1e-5);
       }
-      near(all.baselines().variance, rawvar, 1e-5);
-      near(all.baselines().varianceMeannorm, meannorm, 1e-5);
-    }
-  });
+    });
 
-  it("as FVE with baselines from elsewhere", async () => {
-    const golden = load();
-    const baseline = new BaselineAccumulator(golden.d_model);
-    for (const vector of await readVectors(path.join(criticFolder as string, family, "vectors.parquet"))) baseline.add(vector);
-    const fidelity = new FidelityAccumulator(golden.d_model);
-    for (const index of golden.fve.rows) {
-      const { prediction, original } = golden.rows[index]!;
-      fidelity.add(Float32Array.from(prediction), Float32Array.from(original));
-    }
-    const result = fidelity.result(baseline.baselines());
-    near(result.mse, golden.fve.mean_mse_nrm, 1e-5);
-    near(result.fve, golden.fve.fve_nrm, 1e-5);
-    near(result.fveMeannorm, golden.fve.fve_nrm_meannorm, 1e-5);
-    expect(result.rows).toBe(golden.fve.rows.length);
-  });
-});
+    it("over the parquet file, both baselines and every scale", async () => {
+      const golden = load();
+      const vectors = await readVectors(path.join(criticFolder as string, family, "vectors.parquet"));
+      for (const { mse_scale, rawvar, meannorm, first_30_rows } of Object.values(golden.baselines)) {
+        const all = new BaselineAccumulator(golden.d_model, { mseScale: mse_scale });
+        for (const [i, vector] of vectors.entries()) {
+          all.add(vector);
+          if (i !== 29) continue;
+          near(all.baselines().varianceMeannorm, first_30_rows[0], 1e-5);
+          near(all.baselines().variance, first_30_rows[1], 1e-5);
+        }
+        near(all.baselines().variance, rawvar, 1e-5);
+        near(all.baselines().varianceMeannorm, meannorm, 1e-5);
+      }
+    });
+
+    it("as FVE with baselines from elsewhere", async () => {
+      const golden = load();
+      const baseline = new BaselineAccumulator(golden.d_model);
+      for (const vector of await readVectors(path.join(criticFolder as string, family, "vectors.parquet")))
+        baseline.add(vector);
+      const fidelity = new FidelityAccumulator(golden.d_model);
+      for (const index of golden.fve.rows) {
+        const { prediction, original } = golden.rows[index]!;
+        fidelity.add(Float32Array.from(prediction), Float32Array.from(original));
+      }
+      const result = fidelity.result(baseline.baselines());
+      near(result.mse, golden.fve.mean_mse_nrm, 1e-5);
+      near(result.fve, golden.fve.fve_nrm, 1e-5);
+      near(result.fveMeannorm, golden.fve.fve_nrm_meannorm, 1e-5);
+      expect(result.rows).toBe(golden.fve.rows.length);
+    });
+  },
+);
 
 describe("fidelity", () => {
   const vectors = [Float32Array.of(3, 4, 0), Float32Array.of(-1, 2, 2), Float32Array.of(0.5, -6, 1)];
@@ -120,7 +137,11 @@ describe("fidelity", () => {
 
   it("is 1 for exact reconstructions at any length", () => {
     const fidelity = new FidelityAccumulator(3);
-    for (const vector of vectors) fidelity.add(vector.map((value) => value * 7), vector);
+    for (const vector of vectors)
+      fidelity.add(
+        vector.map((value) => value * 7),
+        vector,
+      );
     const result = fidelity.result();
     expect(result.fve).toBeCloseTo(1, 6);
     expect(result.cosine).toBeCloseTo(1, 6);
@@ -145,7 +166,10 @@ describe("fidelity", () => {
     const shares = vectors.map((vector) => varianceAround(vector, accumulator.mean()));
     expect(shares.reduce((a, b) => a + b) / 3).toBeCloseTo(accumulator.baselines().variance, 12);
     const aroundDirection = vectors.map((vector) => varianceAround(vector, accumulator.meanDirection()));
-    expect(aroundDirection.reduce((a, b) => a + b) / 3).toBeCloseTo(accumulator.baselines().varianceMeannorm, 12);
+    expect(aroundDirection.reduce((a, b) => a + b) / 3).toBeCloseTo(
+      accumulator.baselines().varianceMeannorm,
+      12,
+    );
   });
 
   it("normalises to the scale", () => {
@@ -155,7 +179,9 @@ describe("fidelity", () => {
 
   it.each([NaN, Infinity])("refuses %s on either side", (bad) => {
     const broken = Float32Array.of(1, bad, 0);
-    expect(() => reconstructionScores(broken, vectors[0]!)).toThrow(/reconstruction: found .* at index 1 of 3/);
+    expect(() => reconstructionScores(broken, vectors[0]!)).toThrow(
+      /reconstruction: found .* at index 1 of 3/,
+    );
     expect(() => reconstructionScores(vectors[0]!, broken)).toThrow(/activation: found/);
     expect(() => new BaselineAccumulator(3).add(broken)).toThrow(NlaError);
   });
@@ -176,7 +202,9 @@ describe("fidelity", () => {
 
 async function readVectors(file: string): Promise<Float32Array[]> {
   const connection = await (await DuckDBInstance.create(":memory:")).connect();
-  const reader = await connection.runAndReadAll(`select activation_vector from '${file.replaceAll("'", "''")}'`);
+  const reader = await connection.runAndReadAll(
+    `select activation_vector from '${file.replaceAll("'", "''")}'`,
+  );
   const rows = reader.getRowsJS() as [number[]][];
   connection.closeSync();
   expect(rows.length).toBeGreaterThan(30);
@@ -185,5 +213,7 @@ async function readVectors(file: string): Promise<Float32Array[]> {
 
 /** Relative, or absolute where the reference's own float32 noise is all there is. */
 function near(found: number, wanted: number, bound: number): void {
-  expect(Math.abs(found - wanted), `${found} against ${wanted}`).toBeLessThanOrEqual(bound * Math.max(Math.abs(wanted), 0.1));
+  expect(Math.abs(found - wanted), `${found} against ${wanted}`).toBeLessThanOrEqual(
+    bound * Math.max(Math.abs(wanted), 0.1),
+  );
 }

@@ -46,7 +46,11 @@ export interface FveBaselines {
  * @param original [d]
  * @throws NlaError `fidelity.width` for different or zero widths, `fidelity.not-finite` for NaN or infinite values
  */
-export function reconstructionScores(prediction: Vector, original: Vector, options: MseScale = {}): ReconstructionScores {
+export function reconstructionScores(
+  prediction: Vector,
+  original: Vector,
+  options: MseScale = {},
+): ReconstructionScores {
   const d = original.length;
   if (prediction.length !== d) throw widthError("reconstruction", prediction.length, d);
   const predictionNorm = finiteNorm(prediction, "reconstruction");

@@ -28,7 +28,9 @@ describe.skipIf(sitesPath === null)("injection sites equal the reference's", () 
     if (!training.ok) return expect(assign).toThrow(NlaError);
     // Rows of the golden embeddings are 0,1 2,3 ..; vector number v is 100(v+1), so a replaced row names its vector.
     const expected = training.ok.flatMap((rows, sequence) =>
-      rows.flatMap(([first], position) => (first! >= 100 ? { sequence, position, vector: first! / 100 - 1 } : [])),
+      rows.flatMap(([first], position) =>
+        first! >= 100 ? { sequence, position, vector: first! / 100 - 1 } : [],
+      ),
     );
     expect(assign()).toEqual(expected);
   });
@@ -37,11 +39,15 @@ describe.skipIf(sitesPath === null)("injection sites equal the reference's", () 
 describe("injection sites", () => {
   it("names both counts and the marker when they differ", () => {
     const ids = [[1, 4, 7, 4]];
-    expect(() => assignInjectionSites(ids, marker, 2)).toThrow(/0 sites .*1 such tokens.*wanted 2, one per vector/);
+    expect(() => assignInjectionSites(ids, marker, 2)).toThrow(
+      /0 sites .*1 such tokens.*wanted 2, one per vector/,
+    );
   });
 
   it("blames the text when there are more sites than vectors", () => {
-    expect(() => assignInjectionSites([[3, 7, 4, 3, 7, 4]], marker, 1)).toThrow(/A marker stands in the text/);
+    expect(() => assignInjectionSites([[3, 7, 4, 3, 7, 4]], marker, 1)).toThrow(
+      /A marker stands in the text/,
+    );
   });
 
   it("never takes an edge", () => expect(findInjectionSites([7, 4, 3, 7], marker)).toEqual([]));
@@ -59,22 +65,29 @@ describe.skipIf(scalingPath === null)("scaling equals the reference's within one
 
   it("covers the vector cases", () => expect(cases.length).toBe(28));
 
-  it.each(cases.map((c) => [`${c.vector!.slice(0, 2).join(", ")} to ${c.scale}`, c] as const))("%s", (_, c) => {
-    const scaled = scaleToNorm(Float32Array.from(c.vector!), c.scale);
-    // Squares beyond float32: the reference's vectors become zeros, ours keep their direction (stated in scaleToNorm).
-    if (c.scale !== null && Math.abs(c.vector![0]!) > 1e20) {
-      expect(c.float32).toEqual([0, 0]);
-      const share = c.scale / Math.SQRT2;
-      for (const value of scaled) expect(Math.abs(value / share - 1)).toBeLessThan(1e-6);
-      return;
-    }
-    for (const [i, expected] of c.float32.entries()) expect(ulpsBetween(scaled[i]!, expected)).toBeLessThanOrEqual(1);
-  });
+  it.each(cases.map((c) => [`${c.vector!.slice(0, 2).join(", ")} to ${c.scale}`, c] as const))(
+    "%s",
+    (_, c) => {
+      const scaled = scaleToNorm(Float32Array.from(c.vector!), c.scale);
+      // Squares beyond float32: the reference's vectors become zeros, ours keep their direction (stated in scaleToNorm).
+      if (c.scale !== null && Math.abs(c.vector![0]!) > 1e20) {
+        expect(c.float32).toEqual([0, 0]);
+        const share = c.scale / Math.SQRT2;
+        for (const value of scaled) expect(Math.abs(value / share - 1)).toBeLessThan(1e-6);
+        return;
+      }
+      for (const [i, expected] of c.float32.entries())
+        expect(ulpsBetween(scaled[i]!, expected)).toBeLessThanOrEqual(1);
+    },
+  );
 });
 
 describe("scaling", () => {
   it("keeps the last bit that one division gives", () => {
-    expect([...scaleToNorm(Float32Array.of(3, 4), 150)]).toEqual([Math.fround(89.99999), Math.fround(119.99999)]);
+    expect([...scaleToNorm(Float32Array.of(3, 4), 150)]).toEqual([
+      Math.fround(89.99999),
+      Math.fround(119.99999),
+    ]);
   });
 
   it.each([NaN, Infinity, -Infinity])("refuses a vector with %s, also unscaled", (bad) => {
@@ -100,6 +113,10 @@ describe("scaling", () => {
 /** Distance in representable float32 values; both finite. */
 function ulpsBetween(a: number, b: number): number {
   const [x, y] = new Int32Array(Float32Array.of(a, b).buffer);
-  const ordered = (bits: number) => (bits < 0 ? -(bits & 0x7fffffff) : bits);
   return Math.abs(ordered(x!) - ordered(y!));
+}
+
+// The bits of a float32 as a number that grows with its value.
+function ordered(bits: number): number {
+  return bits < 0 ? -(bits & 0x7fffffff) : bits;
 }

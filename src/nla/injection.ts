@@ -30,7 +30,10 @@ const SMALLEST_NORM = Math.fround(1e-12);
  *
  * @param ids token ids of one sequence, [T]
  */
-export function findInjectionSites(ids: readonly number[], { tokenId, left, right }: InjectionMarker): number[] {
+export function findInjectionSites(
+  ids: readonly number[],
+  { tokenId, left, right }: InjectionMarker,
+): number[] {
   const sites: number[] = [];
   for (let p = 1; p < ids.length - 1; p++) {
     if (ids[p] === tokenId && ids[p - 1] === left && ids[p + 1] === right) sites.push(p);
@@ -59,7 +62,8 @@ export function assignInjectionSites(
 ): InjectionSite[] {
   const sites: InjectionSite[] = [];
   for (const [sequence, ids] of batch.entries()) {
-    for (const position of findInjectionSites(ids, marker)) sites.push({ sequence, position, vector: sites.length });
+    for (const position of findInjectionSites(ids, marker))
+      sites.push({ sequence, position, vector: sites.length });
   }
   if (sites.length !== vectorCount) {
     const markers = batch.reduce((sum, ids) => sum + ids.filter((id) => id === marker.tokenId).length, 0);

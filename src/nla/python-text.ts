@@ -4,7 +4,8 @@
 // U+0085. An explanation stripped by the wrong rule has other token ids than the reconstructor was trained on.
 
 /** The inside of a regular-expression class with the characters for which Python's `str.isspace()` is true. */
-export const PYTHON_SPACE = "\\t\\n\\v\\f\\r\\x1c-\\x1f \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+export const PYTHON_SPACE =
+  "\\t\\n\\v\\f\\r\\x1c-\\x1f \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 
 const SPACE = new RegExp(`^[${PYTHON_SPACE}]$`);
 

@@ -30,7 +30,12 @@ export interface PromptTemplate {
  */
 export function parseTemplate(raw: string, placeholder: string): PromptTemplate {
   if (raw.length > MAX_TEMPLATE_CHARACTERS) {
-    throw templateError("template.length", raw, `${raw.length} characters`, `at most ${MAX_TEMPLATE_CHARACTERS}`);
+    throw templateError(
+      "template.length",
+      raw,
+      `${raw.length} characters`,
+      `at most ${MAX_TEMPLATE_CHARACTERS}`,
+    );
   }
   const literals = [""];
   const wanted = `{${placeholder}} exactly once, and {{ or }} for braces`;
@@ -45,7 +50,8 @@ export function parseTemplate(raw: string, placeholder: string): PromptTemplate 
       throw templateError("template.brace", raw, `a single } at character ${i}`, wanted);
     } else {
       const close = raw.indexOf("}", i);
-      if (close < 0) throw templateError("template.brace", raw, `a { at character ${i} that is never closed`, wanted);
+      if (close < 0)
+        throw templateError("template.brace", raw, `a { at character ${i} that is never closed`, wanted);
       const name = raw.slice(i + 1, close);
       if (name !== placeholder) throw templateError("template.placeholder", raw, `{${name}}`, wanted);
       literals.push("");
@@ -74,7 +80,10 @@ export function escapeTemplateText(text: string): string {
  * @param promptIds ids of the canonical verbalizer prompt (chat template, generation prompt), [T]
  * @throws NlaError `template.marker` unless the token stands there exactly once and not at an edge
  */
-export function injectionNeighbours(promptIds: readonly number[], tokenId: number): { left: number; right: number } {
+export function injectionNeighbours(
+  promptIds: readonly number[],
+  tokenId: number,
+): { left: number; right: number } {
   const sites = promptIds.flatMap((id, position) => (id === tokenId ? [position] : []));
   const site = sites[0];
   const left = site === undefined ? undefined : promptIds[site - 1];

@@ -59,7 +59,9 @@ export function groupAdvantages(
   const advantages = new Float32Array(rewards.length);
   const groups: RewardGroup[] = [];
   for (let start = 0; start < rewards.length; start += groupSize) {
-    const group = Float32Array.from({ length: groupSize }, (_, i) => finiteReward(rewards[start + i]!, start + i));
+    const group = Float32Array.from({ length: groupSize }, (_, i) =>
+      finiteReward(rewards[start + i]!, start + i),
+    );
     // All equal is decided on the rewards themselves: a rounded mean gives equal rewards a tiny spread.
     const allEqual = group.every((reward) => reward === group[0]);
     const mean = allEqual ? group[0]! : Math.fround(sumOf(group) / groupSize);
@@ -75,7 +77,10 @@ export function groupAdvantages(
 }
 
 /** The advantage of every response token: that of its sample, repeated. [samples][responseLength] */
-export function perTokenAdvantages(advantages: ArrayLike<number>, responseLengths: readonly number[]): Float32Array[] {
+export function perTokenAdvantages(
+  advantages: ArrayLike<number>,
+  responseLengths: readonly number[],
+): Float32Array[] {
   if (advantages.length !== responseLengths.length) {
     throw new NlaError({
       code: "advantage.count",

@@ -1,18 +1,20 @@
 // Warm-start rows of the verbalizer against the reference's, for three families and both mask types.
-import { readFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { parse } from "yaml";
 import { sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
-import { fillTemplate, INJECTION_PLACEHOLDER, parseTemplate } from "../nla/template.js";
-import { promptIds, responseEndIds } from "../nla/prompt-ids.js";
-import { loadTokenizer } from "../text/tokenizer.js";
-import { verbalizerRow, type LossMaskType } from "./av-rows.js";
+import { promptIds } from "../nla/contract.js";
+import { INJECTION_PLACEHOLDER, parseTemplate } from "../nla/template.js";
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer.js";
+import { responseEndIds, verbalizerRow, type LossMaskType } from "./av-rows.js";
 
 const file = sharedPath("golden/nla/train/av_sft_rows.json");
 const actors = sharedPath("golden/nla/actor");
 const plain = sharedPath("assets/models/aidreams260K/hf");
+const qwen = sharedPath("assets/tokenizers/qwen2");
 
 interface Row {
   response: string;
@@ -26,7 +28,10 @@ interface Sidecar {
 }
 
 describe.skipIf(file === null || actors === null)("verbalizer rows equal the reference's", () => {
-  const golden = JSON.parse(readFileSync(file as string, "utf8")) as Record<string, { ok?: Row[]; error?: unknown }>;
+  const golden = JSON.parse(readFileSync(file as string, "utf8")) as Record<
+    string,
+    { ok?: Row[]; error?: unknown }
+  >;
   const names = Object.keys(golden).filter((name) => name !== "note");
 
   it("covers three families, two types each", () => expect(names.length).toBe(6));
@@ -34,11 +39,16 @@ describe.skipIf(file === null || actors === null)("verbalizer rows equal the ref
   it.each(names)("%s", async (name) => {
     const [family, type] = name.split(" ") as [string, LossMaskType];
     const directory = path.join(actors as string, family, "av");
-    const sidecar = parse(readFileSync(path.join(directory, "nla_meta.yaml"), "utf8")) as Sidecar;
-    const template = parseTemplate(sidecar.prompt_templates.actor, INJECTION_PLACEHOLDER);
-    const content = fillTemplate(template, sidecar.tokens.injection_char);
+    const { tokens, prompt_templates } = parse(
+      readFileSync(path.join(directory, "nla_meta.yaml"), "utf8"),
+    ) as Sidecar;
     const tokenizer = await loadTokenizer(directory);
-    const rowOf = (response: string) => verbalizerRow(tokenizer, content, response, { lossMaskType: type });
+    const prompt = promptIds(
+      parseTemplate(prompt_templates.actor, INJECTION_PLACEHOLDER),
+      tokens.injection_char,
+      tokenizer,
+    );
+    const rowOf = (response: string) => verbalizerRow(tokenizer, prompt, response, { lossMaskType: type });
     const { ok } = golden[name]!;
     if (ok === undefined) return expect(() => rowOf("x")).toThrow(NlaError);
     expect(ok.length).toBe(5);
@@ -50,25 +60,59 @@ describe.skipIf(file === null || actors === null)("verbalizer rows equal the ref
     }
   });
 
-  it("refuses a row beyond the limit, and a response that merges with the header", async () => {
+  it("says how long a row is that is too long", async () => {
     const tokenizer = await loadTokenizer(path.join(actors as string, "qwen2/av"));
-    expect(() => verbalizerRow(tokenizer, "a", "b", { maxLength: 3 })).toThrow(/of prompt, 3 of response\); wanted at most 3/);
-    expect(responseEndIds(tokenizer, "a")).toEqual([1098, 198]);
-    const headerEnd = tokenizer.encode("<|im_start|>assistant\n").length;
-    expect(tokenizer.encode("<|im_start|>assistant\n\n\nx").length).toBe(0 * headerEnd);
+    expect(responseEndIds(tokenizer)).toEqual([1098, 198]);
+    expect(() => verbalizerRow(tokenizer, [1, 2], "b", { maxLength: 4 })).toThrow(
+      /5 tokens \(2 of prompt, 3 of response\); wanted at most 4/,
+    );
+  });
+});
+
+describe.skipIf(qwen === null)("verbalizer rows in a vocabulary with merged line breaks", () => {
+  it("refuse a response that merges with the header, unless tokenised apart", async () => {
+    const tokenizer = await loadQwen(
+      "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{{ '\n' }}{% endfor %}" +
+        "{% if add_generation_prompt %}<|im_start|>{{ 'assistant\n' }}{% endif %}",
+    );
+    const rowOf = (response: string, lossMaskType: LossMaskType) =>
+      verbalizerRow(tokenizer, [1], response, { lossMaskType });
+    expect(() => rowOf("\n\nnotes", "qwen")).toThrow(/does not begin with the 3 of its header/);
+    expect(rowOf("\n\nnotes", "generic").responseLength).toBe(4);
+    expect(rowOf("notes", "qwen")).toEqual(rowOf("notes", "generic"));
+  });
+
+  it("refuse the type qwen where the header stands in the user's turn, as in this model's own template", async () => {
+    const tokenizer = await loadQwen(null);
+    expect(() => verbalizerRow(tokenizer, [1], "notes", { lossMaskType: "qwen" })).toThrow(
+      /without a header of its own/,
+    );
+    expect(verbalizerRow(tokenizer, [1], "notes").responseLength).toBe(3);
   });
 });
 
 describe.skipIf(plain === null)("verbalizer rows without a chat template", () => {
-  it("are BOS, prompt, response and end token", async () => {
+  it("end with the end token, and decode to the response", async () => {
     const tokenizer = await loadTokenizer(plain as string);
-    const row = verbalizerRow(tokenizer, "Read this:", "Now: whispers\n");
-    expect(row.tokenIds[0]).toBe(tokenizer.bosId);
+    const row = verbalizerRow(tokenizer, [1, 300], "Now: whispers\n");
+    expect(row.tokenIds.slice(0, 2)).toEqual([1, 300]);
     expect(row.tokenIds.at(-1)).toBe(tokenizer.eosId);
-    expect(row.tokenIds.slice(0, -row.responseLength)).toEqual(promptIds(tokenizer, "Read this:"));
     expect(tokenizer.decode(row.tokenIds.slice(-row.responseLength))).toBe("Now: whispers\n");
-    expect(verbalizerRow(tokenizer, "Read this:", "x", { lossMaskType: "qwen" })).toEqual(
-      verbalizerRow(tokenizer, "Read this:", "x"),
+    expect(verbalizerRow(tokenizer, [1], "x", { lossMaskType: "qwen" })).toEqual(
+      verbalizerRow(tokenizer, [1], "x"),
     );
   });
 });
+
+// The real vocabulary; its rules lie there under another name than the loader's.
+async function loadQwen(chatTemplate: string | null): Promise<Tokenizer> {
+  const folder = mkdtempSync(path.join(tmpdir(), "nlakit-av-rows-"));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  copyFileSync(path.join(qwen as string, "tokenizer.assembled.json"), path.join(folder, "tokenizer.json"));
+  copyFileSync(
+    path.join(qwen as string, "tokenizer_config.json"),
+    path.join(folder, "tokenizer_config.json"),
+  );
+  if (chatTemplate !== null) writeFileSync(path.join(folder, "chat_template.jinja"), chatTemplate);
+  return loadTokenizer(folder);
+}

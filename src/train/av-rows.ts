@@ -1,7 +1,6 @@
 // Token ids and loss masks of a verbalizer's warm-start row: the prompt, which is not trained, and the response with the
 // end of its turn, which is. Not the injection (nla/injection.ts) and not batching.
 import { NlaError } from "../error.js";
-import { promptIds, responseEndIds } from "../nla/prompt-ids.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 
 /**
@@ -20,56 +19,105 @@ export interface VerbalizerRow {
   readonly lossMask: number[];
 }
 
+// Any user turn does for finding out how a template opens and closes the assistant's.
+const USER_TURN = { role: "user", content: "x" };
+// A response that no template trims and that is unlikely to stand in a template's own text.
+const PROBE = "qXzq";
+
+const USE_GENERIC = 'Use the loss mask type "generic", which tokenises the response apart.';
+
 /**
  * The row for one prompt and response.
  *
- * @param content the user turn, the marker in its place
+ * @param promptIds the verbalizer's prompt (nla/contract.ts), [P]
  * @param options.lossMaskType Defaults to `generic`. Without a chat template both are the same.
  * @param options.maxLength longest row allowed, in tokens. Defaults to no limit.
  * @throws NlaError `av-row.merged` (`qwen` only) if the response's first token merged with the turn's header,
- *   `av-row.too-long` beyond `maxLength`, and what the chat template throws
+ *   `av-row.no-header` (`qwen` only) if the template gives that turn none, `av-row.too-long` beyond `maxLength`, `av-row.no-end` as {@link responseEndIds}, and what the chat template throws
  */
 export function verbalizerRow(
   tokenizer: Tokenizer,
-  content: string,
+  promptIds: readonly number[],
   response: string,
-  { lossMaskType = "generic", maxLength = Infinity }: { lossMaskType?: LossMaskType; maxLength?: number } = {},
+  {
+    lossMaskType = "generic",
+    maxLength = Infinity,
+  }: { lossMaskType?: LossMaskType; maxLength?: number } = {},
 ): VerbalizerRow {
-  const prompt = promptIds(tokenizer, content);
   const trained =
     lossMaskType === "qwen" && tokenizer.chatTemplate !== null
-      ? wholeTurnIds(tokenizer, content, response)
-      : [...tokenizer.encode(response), ...responseEndIds(tokenizer, content)];
-  const length = prompt.length + trained.length;
+      ? wholeTurnIds(tokenizer, response)
+      : [...tokenizer.encode(response), ...responseEndIds(tokenizer)];
+  const length = promptIds.length + trained.length;
   if (length > maxLength) {
     throw new NlaError({
       code: "av-row.too-long",
       subject: "verbalizer training row",
-      found: `${length} tokens (${prompt.length} of prompt, ${trained.length} of response)`,
+      found: `${length} tokens (${promptIds.length} of prompt, ${trained.length} of response)`,
       wanted: `at most ${maxLength}`,
       next: "Shorten the labels or the verbalizer's template; the plain format saves the tags.",
     });
   }
-  return { tokenIds: [...prompt, ...trained], responseLength: trained.length, lossMask: trained.map(() => 1) };
+  return {
+    tokenIds: [...promptIds, ...trained],
+    responseLength: trained.length,
+    lossMask: trained.map(() => 1),
+  };
+}
+
+/**
+ * Ids that follow a response and are trained with it: the turn's close of the chat template (e.g. `<|im_end|>` and a line
+ * break), or the end token where there is no template. The first of them must end generation.
+ *
+ * @throws NlaError `av-row.no-end` where nothing follows a response: such a verbalizer would never stop
+ */
+export function responseEndIds(tokenizer: Tokenizer): number[] {
+  if (tokenizer.chatTemplate === null) {
+    if (tokenizer.eosId !== null) return [tokenizer.eosId];
+    throw noEnd(tokenizer, "neither a chat template nor an end token");
+  }
+  const text = tokenizer.renderChat([USER_TURN, { role: "assistant", content: PROBE }]);
+  const at = text.lastIndexOf(PROBE);
+  const ids = at < 0 ? [] : tokenizer.encode(text.slice(at + PROBE.length));
+  if (ids.length === 0) throw noEnd(tokenizer, "a chat template that does not close the assistant's turn");
+  return ids;
 }
 
 // The assistant's turn rendered alone, from its header on: what stands before it (BOS, a default system turn) is cut off.
-function wholeTurnIds(tokenizer: Tokenizer, content: string, response: string): number[] {
-  const user = { role: "user", content };
-  const withHeader = tokenizer.renderChat([user], { addGenerationPrompt: true });
-  const header = withHeader.slice(tokenizer.renderChat([user]).length);
+function wholeTurnIds(tokenizer: Tokenizer, response: string): number[] {
+  const open = tokenizer.renderChat([USER_TURN], { addGenerationPrompt: true });
+  const header = open.slice(tokenizer.renderChat([USER_TURN]).length);
   const alone = tokenizer.renderChat([{ role: "assistant", content: response }]);
   const at = header === "" ? -1 : alone.indexOf(header);
+  if (at < 0) {
+    throw new NlaError({
+      code: "av-row.no-header",
+      subject: `chat template of ${tokenizer.directory}`,
+      found: "an assistant's turn without a header of its own",
+      wanted: "the generation prompt to open the assistant's turn",
+      next: USE_GENERIC,
+    });
+  }
   const headerIds = tokenizer.encode(header);
-  const turnIds = at < 0 ? [] : tokenizer.encode(alone.slice(at));
+  const turnIds = tokenizer.encode(alone.slice(at));
   if (turnIds.length <= headerIds.length || headerIds.some((id, i) => turnIds[i] !== id)) {
     throw new NlaError({
       code: "av-row.merged",
       subject: "verbalizer training row",
-      found: `a turn of ${turnIds.length} tokens that does not begin with the header's ${headerIds.length}`,
+      found: `a turn of ${turnIds.length} tokens that does not begin with the ${headerIds.length} of its header`,
       wanted: "a response that starts with a token of its own",
-      next: 'Use the loss mask type "generic", which tokenises the response apart.',
+      next: USE_GENERIC,
     });
   }
   return turnIds.slice(headerIds.length);
+}
+
+function noEnd(tokenizer: Tokenizer, found: string): NlaError {
+  return new NlaError({
+    code: "av-row.no-end",
+    subject: `tokenizer ${tokenizer.directory}`,
+    found,
+    wanted: "something that ends a response",
+    next: "Name an eos_token in tokenizer_config.json, or give the model a chat template that closes turns.",
+  });
 }

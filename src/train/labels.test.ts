@@ -4,18 +4,27 @@ import { describe, expect, it } from "vitest";
 import { sharedPath } from "../../test/shared.js";
 import { extractiveLabeller, firstWords, lastWords } from "./labels.js";
 
-const request = (textBefore: string, textAfter: string) => ({ docId: "d", position: 0, textBefore, textAfter });
+const request = (textBefore: string, textAfter: string) => ({
+  docId: "d",
+  position: 0,
+  textBefore,
+  textAfter,
+});
 const labelOf = async (before: string, after: string, options = {}) =>
   (await extractiveLabeller(options).label([request(before, after)]))[0];
 
 describe("extractive labels", () => {
   it("quote what comes next, then the words before, ending at the position", async () => {
-    const label = await labelOf("Before we proceed any further, hear me spe", "ak.\n\nAll:\nSpeak", { wordsBefore: 4 });
+    const label = await labelOf("Before we proceed any further, hear me spe", "ak.\n\nAll:\nSpeak", {
+      wordsBefore: 4,
+    });
     expect(label).toBe("Next: ak. All:. Now: further, hear me spe");
   });
 
   it("keep the blanks at and before the position", async () => {
-    expect(await labelOf("hear me speak.\n\nAll:\n", "Speak", { wordsBefore: 2, wordsAfter: 0 })).toBe("Now: speak.\n\nAll:\n");
+    expect(await labelOf("hear me speak.\n\nAll:\n", "Speak", { wordsBefore: 2, wordsAfter: 0 })).toBe(
+      "Now: speak.\n\nAll:\n",
+    );
   });
 
   it("leave out a part that is not there or not asked for", async () => {
@@ -40,7 +49,9 @@ describe("extractive labels", () => {
 
   it("stop when aborted", async () => {
     const signal = AbortSignal.abort(new Error("stopped by hand"));
-    await expect(extractiveLabeller().label([request("a", "b")], { signal })).rejects.toThrow("stopped by hand");
+    await expect(extractiveLabeller().label([request("a", "b")], { signal })).rejects.toThrow(
+      "stopped by hand",
+    );
   });
 
   it("refuse counts without meaning", () => {

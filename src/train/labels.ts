@@ -66,7 +66,10 @@ export function extractiveLabeller({ wordsBefore = 8, wordsAfter = 2 }: Extracti
           const after = firstWords(textAfter, wordsAfter);
           const before = lastWords(textBefore, wordsBefore);
           if (wordsBefore > 0 && before === "") return null;
-          const parts = [...(after === "" ? [] : [`Next: ${after}.`]), ...(before === "" ? [] : [`Now: ${before}`])];
+          const parts = [
+            ...(after === "" ? [] : [`Next: ${after}.`]),
+            ...(before === "" ? [] : [`Now: ${before}`]),
+          ];
           return parts.length === 0 ? null : parts.join(" ");
         }),
       );

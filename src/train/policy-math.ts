@@ -110,10 +110,15 @@ export function tokenStatistics(
  * @throws NlaError `policy.size` for lists of unequal lengths, a sample without a trained token, or a missing list that
  *   a coefficient needs
  */
-export function policyLoss(samples: readonly PolicySample[], options: PolicyLossOptions = {}): PolicyLossValue {
+export function policyLoss(
+  samples: readonly PolicySample[],
+  options: PolicyLossOptions = {},
+): PolicyLossValue {
   const { klLossType = "k3", klLossCoef = 0, entropyCoef = 0 } = options;
   const average = averager(samples, options);
-  const policy = average((s, t) => clippedLoss(s.logProbs[t]! - s.oldLogProbs[t]!, s.advantages[t]!, options).loss);
+  const policy = average(
+    (s, t) => clippedLoss(s.logProbs[t]! - s.oldLogProbs[t]!, s.advantages[t]!, options).loss,
+  );
   const clipFraction = average((s, t) =>
     Number(clippedLoss(s.logProbs[t]! - s.oldLogProbs[t]!, s.advantages[t]!, options).clipped),
   );
@@ -148,10 +153,14 @@ type Masked = Pick<PolicySample, "logProbs" | "lossMask">;
 // The mean over trained tokens as the options say, for any quantity per token.
 function averager<S extends Masked>(
   samples: readonly S[],
-  { average = "sample", globalBatchSize = samples.length }: Pick<PolicyLossOptions, "average" | "globalBatchSize">,
+  {
+    average = "sample",
+    globalBatchSize = samples.length,
+  }: Pick<PolicyLossOptions, "average" | "globalBatchSize">,
 ): (value: (sample: S, token: number) => number) => number {
   if (samples.length === 0) throw sizeError("policy batch", "0 samples", "at least 1");
-  if (!(globalBatchSize > 0)) throw sizeError("globalBatchSize", String(globalBatchSize), "a positive number");
+  if (!(globalBatchSize > 0))
+    throw sizeError("globalBatchSize", String(globalBatchSize), "a positive number");
   const counts = samples.map((sample, i) => trainedTokens(sample, i));
   return (value) => {
     const sums = samples.map((sample) =>
@@ -166,7 +175,11 @@ function trainedTokens(sample: Masked, index: number): number {
   const length = sample.logProbs.length;
   for (const [name, list] of Object.entries(sample)) {
     if (list !== undefined && list.length !== length) {
-      throw sizeError(`${name} of sample ${index}`, `${list.length} values`, `${length}, one per log-probability`);
+      throw sizeError(
+        `${name} of sample ${index}`,
+        `${list.length} values`,
+        `${length}, one per log-probability`,
+      );
     }
   }
   const count = sample.lossMask.reduce((sum, keep) => sum + (keep === 0 ? 0 : 1), 0);
@@ -184,5 +197,11 @@ function total(values: readonly number[]): number {
 }
 
 function sizeError(subject: string, found: string, wanted: string): NlaError {
-  return new NlaError({ code: "policy.size", subject, found, wanted, next: "Correct the batch before the update." });
+  return new NlaError({
+    code: "policy.size",
+    subject,
+    found,
+    wanted,
+    next: "Correct the batch before the update.",
+  });
 }

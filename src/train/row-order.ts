@@ -34,13 +34,33 @@ export function epochOrder(epoch: number, { rowCount, shuffle = false, seed = 0 
  *
  * @throws NlaError `rows.empty` for an empty set, `rows.cursor` for a cursor outside it, `rows.count` for a bad count
  */
-export function takeRows(cursor: RowCursor, count: number, order: RowOrder): { rows: number[]; next: RowCursor } {
+export function takeRows(
+  cursor: RowCursor,
+  count: number,
+  order: RowOrder,
+): { rows: number[]; next: RowCursor } {
   const { rowCount } = order;
-  check(Number.isSafeInteger(rowCount) && rowCount > 0, "rows.empty", "training set", `${rowCount} rows`, "at least 1");
-  check(Number.isSafeInteger(count) && count >= 0, "rows.count", "rows to take", String(count), "a whole number");
+  check(
+    Number.isSafeInteger(rowCount) && rowCount > 0,
+    "rows.empty",
+    "training set",
+    `${rowCount} rows`,
+    "at least 1",
+  );
+  check(
+    Number.isSafeInteger(count) && count >= 0,
+    "rows.count",
+    "rows to take",
+    String(count),
+    "a whole number",
+  );
   const { epoch, offset } = cursor;
   check(
-    Number.isSafeInteger(epoch) && epoch >= 0 && Number.isSafeInteger(offset) && offset >= 0 && offset <= rowCount,
+    Number.isSafeInteger(epoch) &&
+      epoch >= 0 &&
+      Number.isSafeInteger(offset) &&
+      offset >= 0 &&
+      offset <= rowCount,
     "rows.cursor",
     "position in the training set",
     `epoch ${epoch}, offset ${offset}`,

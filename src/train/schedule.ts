@@ -28,7 +28,12 @@ export function learningRateAt(step: number, schedule: Schedule): number {
   demand(Number.isSafeInteger(step) && step >= 0, "step", step, "a whole number, 0 or more");
   demand(Number.isFinite(peak) && peak >= 0, "peak", peak, "a finite rate, 0 or more");
   demand(floor >= 0 && floor <= peak, "floor", floor, `between 0 and the peak ${peak}`);
-  demand(Number.isSafeInteger(warmupSteps) && warmupSteps >= 0, "warmupSteps", warmupSteps, "a whole number, 0 or more");
+  demand(
+    Number.isSafeInteger(warmupSteps) && warmupSteps >= 0,
+    "warmupSteps",
+    warmupSteps,
+    "a whole number, 0 or more",
+  );
   if (step < warmupSteps) return (peak * (step + 1)) / warmupSteps;
   if (shape === "constant") return peak;
   demand(

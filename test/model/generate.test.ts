@@ -128,7 +128,7 @@ describe("a trained model", () => {
   test("a sequence depends on its prompt and seed alone, not on the batch, nor on who leaves it", async () => {
     const seeds = [7, 8, 9];
     const options = { maxNewTokens: 40, temperature: 1 };
-    const alone = [];
+    const alone: (readonly number[])[] = [];
     for (const [i, prompt] of prompts.entries()) {
       alone.push((await generate(model, [prompt], { ...options, seed: seeds[i]! }))[0]!.tokens);
     }
@@ -164,7 +164,6 @@ describe("a trained model", () => {
     });
     expect(byToken[0]).toMatchObject({ finish: "stop", tokens: plain!.tokens.slice(0, first + 1) });
 
-    const decode = (tokens: readonly number[]) => tokens.map((id) => `<${id}>`).join("");
     const text = decode(plain!.tokens.slice(6, 8)).slice(1, -1); // begins and ends within a token's text
     const byText = await generate(model, [prompts[0]!], {
       maxNewTokens: 30,
@@ -273,6 +272,11 @@ describe("a trained model", () => {
     expect(last!.tokens).toHaveLength(1);
   });
 });
+
+/** Ids as text, each of several characters. */
+function decode(tokens: readonly number[]): string {
+  return tokens.map((id) => `<${id}>`).join("");
+}
 
 /** The six ids that occur most often. */
 function frequent(ids: readonly number[]): number[] {

@@ -1,0 +1,138 @@
+// Verbalizers and reconstructors from and to folders in the released layout: a Hugging Face model with its tokenizer and
+// nla_meta.yaml; the reconstructor truncated, with value_head.safetensors beside it.
+import { stat } from "node:fs/promises";
+import path from "node:path";
+import { openSafetensors, writeSafetensors } from "../data/safetensors.js";
+import { readModelSidecar, sidecarPathFor, writeModelSidecar } from "../data/sidecar.js";
+import type { ModelSidecar } from "../data/sidecar.js";
+import { NlaError } from "../error.js";
+import { loadDecoder, saveDecoder, storedTensor } from "../model/index.js";
+import type { SaveOptions } from "../model/index.js";
+import { formatShape } from "../tensor/index.js";
+import type { Device } from "../tensor/index.js";
+import { loadTokenizer } from "../text/tokenizer.js";
+import { Reconstructor } from "./reconstructor.js";
+import { contractOf, sidecarOf } from "./sidecar-contract.js";
+import type { CheckpointFacts } from "./sidecar-contract.js";
+import { Verbalizer } from "./verbalizer.js";
+
+const VALUE_HEAD_FILE = "value_head.safetensors";
+const VALUE_HEAD_TENSOR = "weight";
+
+/** Writes a verbalizer into an existing folder. @throws NlaError of the writers, `disk.full` above all */
+export async function saveVerbalizer(
+  directory: string,
+  verbalizer: Verbalizer,
+  facts: Omit<CheckpointFacts, "role">,
+  options: SaveOptions = {},
+): Promise<void> {
+  await saveDecoder(directory, verbalizer.model, options);
+  await verbalizer.tokenizer.save(directory);
+  const end = verbalizer.tokenizer.eosId;
+  await writeModelSidecar(directory, sidecarOf(verbalizer.contract, { ...facts, role: "av" }, end));
+}
+
+/** Writes a reconstructor into an existing folder. @throws as {@link saveVerbalizer} */
+export async function saveReconstructor(
+  directory: string,
+  reconstructor: Reconstructor,
+  facts: Omit<CheckpointFacts, "role">,
+  options: SaveOptions = {},
+): Promise<void> {
+  const { dtype = "F32" } = options;
+  await saveDecoder(directory, reconstructor.model, options);
+  await reconstructor.tokenizer.save(directory);
+  const { head } = reconstructor;
+  const tensor = storedTensor(VALUE_HEAD_TENSOR, head.shape, dtype, head.readF32());
+  await writeSafetensors(path.join(directory, VALUE_HEAD_FILE), [tensor], { metadata: { format: "pt" } });
+  const end = reconstructor.tokenizer.eosId;
+  await writeModelSidecar(directory, sidecarOf(reconstructor.contract, { ...facts, role: "ar" }, end));
+}
+
+/** A loaded checkpoint with what its sidecar says. */
+export interface Loaded<T> {
+  readonly model: T;
+  readonly sidecar: ModelSidecar;
+}
+
+/**
+ * Loads a verbalizer.
+ *
+ * @param options.layer its layer where its sidecar does not say it: sidecars as the reference's training writes them do
+ *   not, those of released checkpoints do
+ * @throws NlaError where the folder, its sidecar, tokenizer or weights are missing or contradict each other
+ */
+export async function loadVerbalizer(
+  directory: string,
+  device: Device,
+  options: { readonly layer?: number } = {},
+): Promise<Loaded<Verbalizer>> {
+  const sidecar = await sidecarIn(directory, "av");
+  const tokenizer = await loadTokenizer(directory);
+  const contract = contractOf(sidecar, await sidecarPathFor(directory), tokenizer, options.layer ?? null);
+  const decoder = await loadDecoder(directory, device);
+  try {
+    return { model: new Verbalizer(decoder, tokenizer, contract), sidecar };
+  } catch (thrown) {
+    decoder[Symbol.dispose]();
+    throw thrown;
+  }
+}
+
+/** Loads a reconstructor. @throws as {@link loadVerbalizer}, and `contract.value-head` */
+export async function loadReconstructor(directory: string, device: Device): Promise<Loaded<Reconstructor>> {
+  const sidecar = await sidecarIn(directory, "ar");
+  const tokenizer = await loadTokenizer(directory);
+  const decoder = await loadDecoder(directory, device, { finalNorm: false, head: false });
+  try {
+    const contract = contractOf(sidecar, await sidecarPathFor(directory), tokenizer, decoder.config.layers - 1);
+    const head = await readValueHead(path.join(directory, VALUE_HEAD_FILE), decoder.config.dim);
+    return { model: new Reconstructor(decoder, tokenizer, contract, head), sidecar };
+  } catch (thrown) {
+    decoder[Symbol.dispose]();
+    throw thrown;
+  }
+}
+
+async function readValueHead(file: string, dim: number): Promise<Float32Array> {
+  const weights = await openSafetensors(file);
+  try {
+    const entry = weights.entries.get(VALUE_HEAD_TENSOR);
+    const shape = [dim, dim];
+    if (entry && formatShape(entry.shape) === formatShape(shape)) return await weights.readF32(VALUE_HEAD_TENSOR);
+    throw new NlaError({
+      code: "contract.value-head",
+      subject: file,
+      found: entry ? `a matrix ${formatShape(entry.shape)}` : `tensors ${[...weights.entries.keys()].join(", ") || "none"}`,
+      wanted: `a tensor ${VALUE_HEAD_TENSOR} ${formatShape(shape)}, as wide as the model`,
+      next: "The file must be of the same checkpoint as the model beside it.",
+    });
+  } finally {
+    await weights.close();
+  }
+}
+
+async function sidecarIn(directory: string, role: "av" | "ar"): Promise<ModelSidecar> {
+  const there = await stat(directory).catch((thrown: NodeJS.ErrnoException) => {
+    if (thrown.code === "ENOENT" || thrown.code === "ENOTDIR") return null;
+    throw thrown;
+  });
+  if (!there?.isDirectory()) {
+    throw new NlaError({
+      code: "nla.directory",
+      subject: directory,
+      found: there ? "a file" : "nothing",
+      wanted: `the folder of a ${role === "av" ? "verbalizer" : "reconstructor"}`,
+      next: "Name a run folder, or the folders of a released pair.",
+    });
+  }
+  const sidecar = await readModelSidecar(directory);
+  if (sidecar.role === null || sidecar.role === role) return sidecar;
+  throw new NlaError({
+    code: "nla.role",
+    subject: directory,
+    found: sidecar.role === "av" ? "a verbalizer (av)" : "a reconstructor (ar)",
+    wanted: role === "av" ? "a verbalizer (av)" : "a reconstructor (ar)",
+    next: "The two folders of the pair are probably swapped.",
+  });
+}

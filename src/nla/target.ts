@@ -1,0 +1,66 @@
+// The model that is read: a decoder, its tokenizer, and the activations of its tokens.
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { loadDecoder, run } from "../model/index.js";
+import type { Decoder } from "../model/index.js";
+import type { Device } from "../tensor/index.js";
+import { loadTokenizer } from "../text/tokenizer.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+import { checkVocabulary } from "./verbalizer.js";
+
+/** Targets that ship inside the package, by name. */
+export const BUNDLED = ["aidreams260K"] as const;
+
+/** A target model. It owns its decoder. */
+export interface Target extends Disposable {
+  /** As it was named: a path or a bundled name. */
+  readonly name: string;
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
+}
+
+/** The folder of a target: a bundled name's inside the package, else the path itself. */
+export function targetDirectory(name: string): string {
+  const bundled = (BUNDLED as readonly string[]).includes(name) && !existsSync(name);
+  // Two folders up from src/nla and from dist/nla alike.
+  return bundled ? path.resolve(import.meta.dirname, "../../assets", name) : name;
+}
+
+/**
+ * Loads a target.
+ *
+ * @param name a Hugging Face folder, or the name of a bundled target
+ * @throws NlaError of the loaders; `contract.vocabulary` where the tokenizer has more ids than the model has rows
+ */
+export async function loadTarget(name: string, device: Device): Promise<Target> {
+  const directory = targetDirectory(name);
+  const tokenizer = await loadTokenizer(directory);
+  const model = await loadDecoder(directory, device);
+  try {
+    checkVocabulary(model, tokenizer);
+  } catch (thrown) {
+    model[Symbol.dispose]();
+    throw thrown;
+  }
+  return { name, model, tokenizer, [Symbol.dispose]: () => model[Symbol.dispose]() };
+}
+
+/**
+ * Activations of every token of some texts.
+ *
+ * @param sequences token ids, special tokens included
+ * @returns per sequence, row-major [tokens, dim]
+ * @throws NlaError `model.layer`, `model.batch` for a text longer than the context
+ */
+export async function activationsOf(
+  { model }: Pick<Target, "model">,
+  layer: number,
+  sequences: readonly (readonly number[])[],
+  options: { readonly compute?: "f32" | "bf16"; readonly signal?: AbortSignal | undefined } = {},
+): Promise<Float32Array[]> {
+  const { blocks } = await run(model, sequences, { ...options, capture: [layer] });
+  const packed = blocks.get(layer) as Float32Array;
+  const { dim } = model.config;
+  let start = 0;
+  return sequences.map((ids) => packed.slice(start * dim, (start += ids.length) * dim));
+}
