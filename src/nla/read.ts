@@ -45,9 +45,10 @@ export async function loadNla(
       next: "Finish the training (`nla train CONFIG` goes on where it stopped), or name both folders of a pair.",
     });
   }
-  const verbalizer = await loadVerbalizer(av, device);
+  const reconstructor = await loadReconstructor(ar, device);
   try {
-    const reconstructor = await loadReconstructor(ar, device);
+    const { layer } = reconstructor.model.contract;
+    const verbalizer = await loadVerbalizer(av, device, { layer });
     const nla: Nla = {
       verbalizer: verbalizer.model,
       reconstructor: reconstructor.model,
@@ -58,10 +59,13 @@ export async function loadNla(
         reconstructor.model[Symbol.dispose]();
       },
     };
-    checkPair(nla, av, ar);
+    if (!agree(nla)) {
+      verbalizer.model[Symbol.dispose]();
+      throw pairError(nla, av, ar);
+    }
     return nla;
   } catch (thrown) {
-    verbalizer.model[Symbol.dispose]();
+    reconstructor.model[Symbol.dispose]();
     throw thrown;
   }
 }
@@ -76,15 +80,20 @@ async function isFolder(file: string): Promise<boolean> {
   );
 }
 
-function checkPair({ verbalizer, reconstructor }: Nla, av: string, ar: string): void {
+function agree({ verbalizer, reconstructor }: Nla): boolean {
   const a = verbalizer.contract;
   const b = reconstructor.contract;
-  const agreed = a.layer === b.layer && a.dim === b.dim && a.format === b.format;
-  if (agreed) return;
-  throw new NlaError({
+  return a.layer === b.layer && a.dim === b.dim && a.format === b.format;
+}
+
+function pairError({ verbalizer, reconstructor }: Nla, av: string, ar: string): NlaError {
+  const [a, b] = [verbalizer.contract, reconstructor.contract].map(
+    ({ layer, dim, format }) => `layer ${layer}, width ${dim}, format ${format}`,
+  );
+  return new NlaError({
     code: "nla.pair",
     subject: `${av} and ${ar}`,
-    found: `layer ${a.layer}, width ${a.dim}, ${a.format} and layer ${b.layer}, width ${b.dim}, ${b.format}`,
+    found: `${a}; and ${b}`,
     wanted: "a verbalizer and a reconstructor of one pair",
     next: "Name the two folders of the same run.",
   });
@@ -110,9 +119,11 @@ export interface TokenReading {
   readonly l2Norm: number;
   /** The explanation; null where the verbalizer gave none. */
   readonly description: string | null;
-  /** Error of the direction that the reconstructor makes of it, 0 to 4; null without an explanation. */
+  /**
+   * Error of the direction that the reconstructor makes of it, 0 to 4; null without an explanation that it can take.
+   */
   readonly mse: number | null;
-  /** Cosine between reconstruction and activation; null without an explanation. */
+  /** Cosine between reconstruction and activation; null as `mse`, NaN where one of the two is zero. */
   readonly cosineSimilarity: number | null;
 }
 
@@ -150,22 +161,24 @@ export async function read(target: Target, nla: Nla, text: string, options: Read
   for (let start = 0; start < positions.length; start += batch) {
     const part = positions.slice(start, start + batch);
     const vectors = part.map((position) => activations.slice(position * dim, (position + 1) * dim));
-    const explanations = await nla.verbalizer.explain(vectors, explain);
-    const texts = explanations.map((each) => each.text ?? "");
-    const rebuilt = await nla.reconstructor.reconstruct(texts, explain);
+    // A sample's seed goes with its place in the text, so that the size of a pass changes nothing.
+    const seed = (explain.seed ?? 0) + start;
+    const explanations = await nla.verbalizer.explain(vectors, { ...explain, seed });
+    const texts = explanations.map(({ text }) => text);
+    const rebuilt = await nla.reconstructor.reconstructSome(texts, explain);
     part.forEach((position, i) => {
       const vector = vectors[i] as Float32Array;
-      const description = explanations[i]?.text ?? null;
+      const prediction = rebuilt[i] ?? null;
       const { mseScale } = nla.reconstructor.contract;
-      const scores = reconstructionScores(rebuilt[i] as Float32Array, vector, { mseScale });
+      const scores = prediction && reconstructionScores(prediction, vector, { mseScale });
       const reading: TokenReading = {
         position,
         token: pieces[position] as string,
         tokenId: ids[position] as number,
-        l2Norm: scores.originalNorm,
-        description,
-        mse: description === null ? null : scores.mse,
-        cosineSimilarity: description === null ? null : scores.cosine,
+        l2Norm: Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0)),
+        description: texts[i] ?? null,
+        mse: scores && scores.mse,
+        cosineSimilarity: scores && scores.cosine,
       };
       tokens.push(reading);
       onReading?.(reading);

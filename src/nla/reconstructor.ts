@@ -8,6 +8,7 @@ import type { Tensor } from "../tensor/index.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { reconstructorPrompt } from "./contract.js";
 import type { Contract } from "./contract.js";
+import { fillTemplate, promptEndsWith } from "./template.js";
 import { checkVocabulary, checkWidth } from "./verbalizer.js";
 
 /** Name of the linear map's matrix among the trainable parameters. */
@@ -68,6 +69,16 @@ export class Reconstructor implements Disposable {
     return reconstructorPrompt(this.contract, this.tokenizer, text);
   }
 
+  /**
+   * Whether a text can be reconstructed: its prompt fits the context and ends as the contract says. Text that a verbalizer
+   * wrote may do neither, and is a failed explanation then, not a fault.
+   */
+  accepts(text: string): boolean {
+    const { templates, suffixIds } = this.contract;
+    const ids = this.tokenizer.encode(fillTemplate(templates.reconstructor, text), { addSpecialTokens: true });
+    return ids.length <= this.model.config.contextLength && promptEndsWith(ids, suffixIds);
+  }
+
   /** Appends the predictions of a batch to a graph: the map of the state at each row's last token, [rows, dim]. */
   predict(g: Graph, batch: DeclaredBatch, last: Tensor): Tensor {
     const { blocks } = forward(g, this.model, batch);
@@ -95,6 +106,25 @@ export class Reconstructor implements Disposable {
       for (let row = 0; row < batch.rows; row++) vectors.push(values.slice(row * dim, (row + 1) * dim));
     }
     return vectors;
+  }
+
+  /**
+   * Activations for explanations, of which some may be missing or none that {@link Reconstructor.accepts}.
+   *
+   * @returns [dim] each, in their order; null for those
+   */
+  async reconstructSome(
+    texts: readonly (string | null)[],
+    options: ReconstructOptions = {},
+  ): Promise<(Float32Array | null)[]> {
+    const accepted = texts.flatMap((text, i) => (text !== null && this.accepts(text) ? [{ text, i }] : []));
+    const vectors = await this.reconstruct(
+      accepted.map(({ text }) => text),
+      options,
+    );
+    const all: (Float32Array | null)[] = texts.map(() => null);
+    accepted.forEach(({ i }, k) => (all[i] = vectors[k] as Float32Array));
+    return all;
   }
 
   [Symbol.dispose](): void {

@@ -138,8 +138,8 @@ export function criticSuffixIds(
  * @throws NlaError `template.suffix-merged`
  */
 export function assertPromptEndsWith(promptIds: readonly number[], suffixIds: readonly number[]): void {
+  if (promptEndsWith(promptIds, suffixIds)) return;
   const end = promptIds.slice(Math.max(0, promptIds.length - suffixIds.length));
-  if (suffixIds.length === end.length && suffixIds.every((id, i) => id === end[i])) return;
   throw new NlaError({
     code: "template.suffix-merged",
     subject: "reconstructor prompt",
@@ -147,6 +147,12 @@ export function assertPromptEndsWith(promptIds: readonly number[], suffixIds: re
     wanted: `[${suffixIds.join(", ")}] at the end`,
     next: "The explanation's end merged with the template's suffix, or the tokenizer is not the sidecar's: use a suffix that starts with a tag.",
   });
+}
+
+/** Whether a prompt's last ids are the suffix. */
+export function promptEndsWith(promptIds: readonly number[], suffixIds: readonly number[]): boolean {
+  const start = promptIds.length - suffixIds.length;
+  return start >= 0 && suffixIds.every((id, i) => id === promptIds[start + i]);
 }
 
 function templateError(code: string, raw: string, found: string, wanted: string): NlaError {

@@ -37,7 +37,7 @@ describe("memory", () => {
 describe("the same training has the same weights, bit for bit,", () => {
   test.each(["f32", "bf16"])("with 1 thread, again, and with 2 threads: %s", async (compute) => {
     const hashes: string[] = [];
-    for (const threads of [1, 1, 2]) hashes.push(await children.run("train", threads, compute, 8));
+    for (const threads of [1, 1, 2]) hashes.push(await children.run("train", threads, compute, 3));
     expect(hashes[0]).toMatch(/^[0-9a-f]{64}$/);
     expect(new Set(hashes).size).toBe(1);
   });
@@ -47,12 +47,12 @@ describe("the same training has the same weights, bit for bit,", () => {
   });
 });
 
-test("3,000 random calls are refused or run, and never end the process", async () => {
+test("5,000 random calls are refused or run, and never end the process", async () => {
   using device = Device.open({ threads: 1 });
-  const report = await randomCalls(device, 1, 3000);
+  const report = await randomCalls(device, 1, 5000);
   // Both kinds must be there, and every op must have been run, or the calls test nothing.
   expect(report.refused).toBeGreaterThan(500);
   expect(report.run).toBeGreaterThan(1000);
   expect(report.differentiated).toBeGreaterThan(500);
-  expect(report.opsRun.size).toBe(41);
+  expect(report.neverRun).toEqual([]);
 });

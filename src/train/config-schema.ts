@@ -70,6 +70,11 @@ export const configSchema = z
         z.string().min(1).default("text"),
         "The field or column that holds the text; `messages` for chats. Not used for .txt.",
       ),
+      cut: key(
+        z.union([z.enum(["file", "paragraphs"]), count(1)]).default("file"),
+        "How .txt files become documents: a file is one, every paragraph is one, or every so many characters.",
+        "characters",
+      ),
       split: key(z.string().min(1).default("train"), "Name of the split, the middle part of document ids."),
       start: key(count(0).default(0), "Documents left out at the beginning.", "documents"),
       length: key(count(1).nullable().default(null), "Documents used after `start`. null: all.", "documents"),

@@ -16,9 +16,10 @@ async function graph(): Promise<void> {
   gradient.readF32();
 }
 
+const values = new Float32Array(256 * 1024).fill(1);
 function arena(): void {
   using cache = new Arena(device, "cache", { k: { shape: [256, 1024] }, v: { shape: [256, 1024] } });
-  cache.get("k").write(new Float32Array(256 * 1024).fill(1));
+  cache.get("k").write(values);
 }
 
 const resident: number[] = [];

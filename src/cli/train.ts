@@ -1,0 +1,57 @@
+// `nla train CONFIG`: trains a pair, or goes on with a run that was stopped. Thin: the recipe is train/run.ts.
+import { performance } from "node:perf_hooks";
+import path from "node:path";
+import { loadConfig } from "../train/config.js";
+import { openProgress } from "../train/progress.js";
+import { train } from "../train/run.js";
+import { isInterruption } from "./output.js";
+import type { CommandContext, CommandEntry } from "./program.js";
+
+/** Where runs go that are not told where. */
+export const RUNS_FOLDER = "runs";
+
+/** The folder of a config's run: what `--run` says, else `runs/{name of the config file}`. */
+export function runDirectory(config: string, run: unknown): string {
+  return typeof run === "string" ? run : path.join(RUNS_FOLDER, path.basename(config, path.extname(config)));
+}
+
+/** Trains from a config file with progress on standard error, and says how to go on if it is interrupted. */
+export async function trainFrom(
+  config: string,
+  { run, set, command }: { readonly run: unknown; readonly set: readonly string[]; readonly command: string },
+  { stderr, env, json, signal }: CommandContext,
+): Promise<string> {
+  const loaded = await loadConfig(config, set);
+  const directory = runDirectory(config, run);
+  const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
+  try {
+    return await train(loaded, { directory, progress, signal });
+  } catch (thrown) {
+    if (signal.aborted && isInterruption(thrown)) {
+      progress.note(`Stopped, and saved in ${directory}. The same command goes on from there: ${command}`);
+    }
+    throw thrown;
+  }
+}
+
+/** The `train` command. */
+export const trainCommand: CommandEntry = {
+  name: "train",
+  summary: "train a verbalizer and a reconstructor; goes on by itself where it stopped",
+  arguments: [{ name: "<config>", description: "a YAML file; docs/config.md lists every key" }],
+  options: [
+    { flags: "--run <dir>", description: "the run folder; by default runs/ and the config's name" },
+    { flags: "--set <key=value...>", description: "change single keys, the value read as YAML: --set rl.steps=10" },
+  ],
+  examples: [
+    { command: "nla train configs/quickstart.yaml", does: "the bundled example, about two minutes on two cores" },
+    { command: "nla train configs/quickstart.yaml --run runs/short --set rl.steps=5", does: "the same with less RL" },
+  ],
+  jsonHelp: "progress as JSON lines on standard error, the run folder on standard output",
+  action: async ([config], options, context) => {
+    const set = (options.set as readonly string[] | undefined) ?? [];
+    const command = ["nla train", config, ...set.map((each) => `--set ${each}`)].join(" ");
+    const directory = await trainFrom(config as string, { run: options.run, set, command }, context);
+    context.stdout.write(context.json ? `${JSON.stringify({ run: directory })}\n` : `${directory}\n`);
+  },
+};

@@ -1,0 +1,218 @@
+// The whole recipe over one run folder, start to end: extract, split, label, build, shuffle, the two warm starts,
+// reinforcement learning, evaluation. Each stage runs once; a run that was stopped goes on where it stood. This file is the
+// table of contents: what a stage does is in the file it calls.
+import path from "node:path";
+import type { FveBaselines } from "../nla/fidelity.js";
+import { makeContract } from "../nla/contract.js";
+import type { Contract } from "../nla/contract.js";
+import { loadReconstructor, loadVerbalizer, saveReconstructor, saveVerbalizer } from "../nla/pair-files.js";
+import type { CheckpointFacts } from "../nla/sidecar-contract.js";
+import type { Reconstructor } from "../nla/reconstructor.js";
+import { chooseMarker, startReconstructor, startVerbalizer } from "../nla/start.js";
+import type { MarkerChoice } from "../nla/start.js";
+import { loadTarget } from "../nla/target.js";
+import type { Target } from "../nla/target.js";
+import type { Verbalizer } from "../nla/verbalizer.js";
+import { checkLayer } from "../model/index.js";
+import { Device } from "../tensor/index.js";
+import { corpusName } from "./config.js";
+import { configHash } from "./config.js";
+import type { TrainConfig } from "./config-schema.js";
+import { runGrpo } from "./grpo.js";
+import type { HeldOutRow } from "./held-out.js";
+import { resumePoint } from "./loop.js";
+import type { LoopOutputs } from "./loop.js";
+import type { Progress } from "./progress.js";
+import { openRunFolder } from "./run-folder.js";
+import type { RunFolder } from "./run-folder.js";
+import { RUN_LAYOUT } from "./run-layout.js";
+import type { TrainingStage } from "./run-layout.js";
+import { makeData, openHeldOut, openLabelled, openVectors } from "./run-data.js";
+import { wordingOf } from "./wording.js";
+import { warmStartReconstructor, warmStartVerbalizer } from "./warm-start.js";
+
+/** What a run needs besides its config. */
+export interface RunOptions {
+  readonly directory: string;
+  readonly progress: Progress;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Everything that the stages of one run share. */
+export interface RunContext extends RunOptions {
+  readonly run: RunFolder;
+  readonly config: TrainConfig;
+  readonly device: Device;
+  readonly target: Target;
+  readonly marker: MarkerChoice;
+}
+
+/**
+ * Trains a pair, or goes on with a run that was stopped.
+ *
+ * @returns the run folder's path
+ * @throws NlaError of whatever is wrong with config, target, corpus or folder; the signal's reason after saving
+ */
+export async function train(config: TrainConfig, options: RunOptions): Promise<string> {
+  await using run = await openRunFolder(options.directory, config);
+  using device = Device.open(config.threads === null ? {} : { threads: config.threads });
+  using target = await loadTarget(config.target, device);
+  checkLayer(config.layer, target.model.config.layers);
+  const context: RunContext = { ...options, run, config, device, target, marker: chooseMarker(target.tokenizer) };
+
+  const facts = await makeData(context);
+  const contract = contractFor(context, facts.injectionScale);
+  await run.runStage("ar_sft", async (stage) => {
+    await using reconstructor = await currentReconstructor(context, contract, "ar_sft");
+    await trainReconstructor(context, reconstructor.model);
+    const out = await stage.output(RUN_LAYOUT.warmReconstructor);
+    await saveReconstructor(out, reconstructor.model, checkpointFacts(context, "sl"));
+  });
+  await run.runStage("av_sft", async (stage) => {
+    await using verbalizer = await currentVerbalizer(context, contract, "av_sft");
+    await trainVerbalizer(context, verbalizer.model);
+    const out = await stage.output(RUN_LAYOUT.warmVerbalizer);
+    await saveVerbalizer(out, verbalizer.model, checkpointFacts(context, "sl"));
+  });
+  await run.runStage("rl", async (stage) => {
+    await using verbalizer = await currentVerbalizer(context, contract, "rl");
+    await using reconstructor = await currentReconstructor(context, contract, "rl");
+    await reinforce(context, verbalizer.model, reconstructor.model, facts.baselines);
+    await saveVerbalizer(await stage.output(RUN_LAYOUT.verbalizer), verbalizer.model, checkpointFacts(context, "rl"));
+    await saveReconstructor(
+      await stage.output(RUN_LAYOUT.reconstructor),
+      reconstructor.model,
+      checkpointFacts(context, "rl"),
+    );
+  });
+  return run.root;
+}
+
+/** The contract of this run's pair. */
+function contractFor({ config, target, marker }: RunContext, injectionScale: number): Contract {
+  const { dim } = target.model.config;
+  const wording = wordingOf(config, target, marker.tokenizer);
+  return makeContract({ layer: config.layer, dim, char: marker.char, injectionScale, ...wording }, marker.tokenizer);
+}
+
+function checkpointFacts({ config }: RunContext, stage: string): Omit<CheckpointFacts, "role"> {
+  const parent = stage === "rl" ? "checkpoints" : config.target;
+  return { stage, baseCheckpoint: config.target, parentCheckpoints: [parent], trainedOn: [corpusName(config)] };
+}
+
+function outputsOf({ run, config, progress, signal }: RunContext, stage: TrainingStage): LoopOutputs {
+  return {
+    place: { root: run.path(RUN_LAYOUT.checkpoints), stage, configHash: configHash(config) },
+    metricsFile: run.path(RUN_LAYOUT.metrics),
+    samplesFile: run.path(RUN_LAYOUT.samples),
+    progress,
+    checkpointEvery: config.log.checkpoint_every,
+    keepCheckpoints: config.log.keep_checkpoints,
+    signal,
+  };
+}
+
+/** A model that is disposed at the end of a stage's scope. */
+interface Held<T> extends AsyncDisposable {
+  readonly model: T;
+}
+
+function held<T extends Disposable>(model: T): Held<T> {
+  return {
+    model,
+    [Symbol.asyncDispose]: () => {
+      model[Symbol.dispose]();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** The verbalizer where a stage stands: its newest checkpoint's, else what the stage before left, else the target's copy. */
+async function currentVerbalizer(context: RunContext, contract: Contract, stage: "av_sft" | "rl"): Promise<Held<Verbalizer>> {
+  const checkpoint = await resumePoint(outputsOf(context, stage));
+  const { device, run, target, marker } = context;
+  if (checkpoint) return held((await loadVerbalizer(path.join(checkpoint.directory, "verbalizer"), device)).model);
+  if (stage === "rl") return held((await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model);
+  return held(startVerbalizer(target.model, marker.tokenizer, contract));
+}
+
+/** The reconstructor where a stage stands. */
+async function currentReconstructor(
+  context: RunContext,
+  contract: Contract,
+  stage: "ar_sft" | "rl",
+): Promise<Held<Reconstructor>> {
+  const checkpoint = await resumePoint(outputsOf(context, stage));
+  const { device, run, target } = context;
+  if (checkpoint) return held((await loadReconstructor(path.join(checkpoint.directory, "reconstructor"), device)).model);
+  if (stage === "rl") return held((await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device)).model);
+  return held(startReconstructor(target.model, target.tokenizer, contract));
+}
+
+async function trainReconstructor(context: RunContext, reconstructor: Reconstructor): Promise<void> {
+  const { config } = context;
+  await using rows = await openLabelled(context, "ar_sft");
+  await warmStartReconstructor(reconstructor, {
+    rows,
+    heldOut: await openHeldOut(context),
+    settings: config.reconstructor,
+    log: config.log,
+    compute: config.compute,
+    maxNewTokens: config.rl.max_new_tokens,
+    outputs: outputsOf(context, "ar_sft"),
+  }, {
+    save: (folder) => saveReconstructor(path.join(folder, "reconstructor"), reconstructor, checkpointFacts(context, "sl")),
+  });
+}
+
+async function trainVerbalizer(context: RunContext, verbalizer: Verbalizer): Promise<void> {
+  const { config, run, device } = context;
+  await using rows = await openLabelled(context, "av_sft");
+  const warm = await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device);
+  using reconstructor = warm.model;
+  await warmStartVerbalizer(verbalizer, reconstructor, {
+    rows,
+    heldOut: await openHeldOut(context),
+    settings: config.verbalizer,
+    log: config.log,
+    compute: config.compute,
+    maxNewTokens: config.rl.max_new_tokens,
+    outputs: outputsOf(context, "av_sft"),
+  }, {
+    save: (folder) => saveVerbalizer(path.join(folder, "verbalizer"), verbalizer, checkpointFacts(context, "sl")),
+  });
+}
+
+async function reinforce(
+  context: RunContext,
+  verbalizer: Verbalizer,
+  reconstructor: Reconstructor,
+  baselines: FveBaselines,
+): Promise<void> {
+  const { config, run, device } = context;
+  await using rows = await openVectors(context, "rl");
+  using reference = (await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model;
+  const heldOut: readonly HeldOutRow[] = await openHeldOut(context);
+  await runGrpo(
+    verbalizer,
+    reconstructor,
+    {
+      rows,
+      heldOut,
+      settings: config.rl,
+      log: config.log,
+      compute: config.compute,
+      seed: config.seed,
+      reference,
+      variance: baselines.variance,
+      outputs: outputsOf(context, "rl"),
+    },
+    {
+      async save(folder) {
+        const facts = checkpointFacts(context, "rl");
+        await saveVerbalizer(path.join(folder, "verbalizer"), verbalizer, facts);
+        await saveReconstructor(path.join(folder, "reconstructor"), reconstructor, facts);
+      },
+    },
+  );
+}
