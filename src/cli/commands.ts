@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import { describeEngine } from "./describe-engine.js";
 import { doctorCommand } from "./doctor.js";
 import type { CommandEntry } from "./program.js";
+import { trainCommand } from "./train.js";
 
 // Two folders up from src/cli and from dist/cli alike.
 const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
@@ -11,4 +12,4 @@ const { version } = createRequire(import.meta.url)("../../package.json") as { ve
 export const VERSION: string = version;
 
 /** Every command of `nla`. */
-export const COMMANDS: readonly CommandEntry[] = [doctorCommand({ version, describeEngine })];
+export const COMMANDS: readonly CommandEntry[] = [trainCommand, doctorCommand({ version, describeEngine })];

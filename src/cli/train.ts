@@ -41,11 +41,20 @@ export const trainCommand: CommandEntry = {
   arguments: [{ name: "<config>", description: "a YAML file; docs/config.md lists every key" }],
   options: [
     { flags: "--run <dir>", description: "the run folder; by default runs/ and the config's name" },
-    { flags: "--set <key=value...>", description: "change single keys, the value read as YAML: --set rl.steps=10" },
+    {
+      flags: "--set <key=value...>",
+      description: "change single keys, the value read as YAML: --set rl.steps=10",
+    },
   ],
   examples: [
-    { command: "nla train configs/quickstart.yaml", does: "the bundled example, about two minutes on two cores" },
-    { command: "nla train configs/quickstart.yaml --run runs/short --set rl.steps=5", does: "the same with less RL" },
+    {
+      command: "nla train configs/quickstart.yaml",
+      does: "the bundled example, about two minutes on two cores",
+    },
+    {
+      command: "nla train configs/quickstart.yaml --run runs/short --set rl.steps=5",
+      does: "the same with less RL",
+    },
   ],
   jsonHelp: "progress as JSON lines on standard error, the run folder on standard output",
   action: async ([config], options, context) => {

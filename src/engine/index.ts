@@ -9,3 +9,7 @@ export type { GgmlLibrary, NativePackage } from "./library.js";
 export { bytesOf, NativeMemory, readTensor, requireRoom, writeTensor } from "./memory.js";
 export type { Extent, NativeSpec } from "./memory.js";
 export { NativeGraph } from "./native-graph.js";
+export { describeEngine } from "./report.js";
+export type { DeviceReport, EngineProblem, EngineReport, GgmlReport } from "./report.js";
+export { selfTest } from "./self-test.js";
+export type { SelfTestResult } from "./self-test.js";

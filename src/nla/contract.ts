@@ -6,7 +6,15 @@ import type { Tokenizer } from "../text/tokenizer.js";
 import type { ExplanationFormat } from "./explanation.js";
 import { findInjectionSites } from "./injection.js";
 import type { InjectionKind, InjectionMarker } from "./injection.js";
-import { assertPromptEndsWith, criticSuffixIds, EXPLANATION_PLACEHOLDER, fillTemplate, INJECTION_PLACEHOLDER, injectionNeighbours, parseTemplate } from "./template.js";
+import {
+  assertPromptEndsWith,
+  criticSuffixIds,
+  EXPLANATION_PLACEHOLDER,
+  fillTemplate,
+  INJECTION_PLACEHOLDER,
+  injectionNeighbours,
+  parseTemplate,
+} from "./template.js";
 import type { PromptTemplate } from "./template.js";
 
 /** The agreement between a verbalizer, a reconstructor and the activations they are for. */
@@ -68,7 +76,11 @@ export function makeContract(draft: ContractDraft, tokenizer: Tokenizer): Contra
  *
  * @throws NlaError `template.suffix`
  */
-export function suffixIdsOf(template: PromptTemplate, format: ExplanationFormat, tokenizer: Tokenizer): number[] {
+export function suffixIdsOf(
+  template: PromptTemplate,
+  format: ExplanationFormat,
+  tokenizer: Tokenizer,
+): number[] {
   return criticSuffixIds(template, (text) => tokenizer.encode(text), { allowNone: format === "plain" });
 }
 
@@ -136,7 +148,11 @@ export function verbalizerPrompt({ marker, templates }: Contract, tokenizer: Tok
  *
  * @throws NlaError `template.suffix-merged` where it does not end as the contract says
  */
-export function reconstructorPrompt({ templates, suffixIds }: Contract, tokenizer: Tokenizer, text: string): number[] {
+export function reconstructorPrompt(
+  { templates, suffixIds }: Contract,
+  tokenizer: Tokenizer,
+  text: string,
+): number[] {
   const ids = tokenizer.encode(fillTemplate(templates.reconstructor, text), { addSpecialTokens: true });
   assertPromptEndsWith(ids, suffixIds);
   return ids;

@@ -85,7 +85,12 @@ export async function loadReconstructor(directory: string, device: Device): Prom
   const tokenizer = await loadTokenizer(directory);
   const decoder = await loadDecoder(directory, device, { finalNorm: false, head: false });
   try {
-    const contract = contractOf(sidecar, await sidecarPathFor(directory), tokenizer, decoder.config.layers - 1);
+    const contract = contractOf(
+      sidecar,
+      await sidecarPathFor(directory),
+      tokenizer,
+      decoder.config.layers - 1,
+    );
     const head = await readValueHead(path.join(directory, VALUE_HEAD_FILE), decoder.config.dim);
     return { model: new Reconstructor(decoder, tokenizer, contract, head), sidecar };
   } catch (thrown) {
@@ -99,11 +104,14 @@ async function readValueHead(file: string, dim: number): Promise<Float32Array> {
   try {
     const entry = weights.entries.get(VALUE_HEAD_TENSOR);
     const shape = [dim, dim];
-    if (entry && formatShape(entry.shape) === formatShape(shape)) return await weights.readF32(VALUE_HEAD_TENSOR);
+    if (entry && formatShape(entry.shape) === formatShape(shape))
+      return await weights.readF32(VALUE_HEAD_TENSOR);
     throw new NlaError({
       code: "contract.value-head",
       subject: file,
-      found: entry ? `a matrix ${formatShape(entry.shape)}` : `tensors ${[...weights.entries.keys()].join(", ") || "none"}`,
+      found: entry
+        ? `a matrix ${formatShape(entry.shape)}`
+        : `tensors ${[...weights.entries.keys()].join(", ") || "none"}`,
       wanted: `a tensor ${VALUE_HEAD_TENSOR} ${formatShape(shape)}, as wide as the model`,
       next: "The file must be of the same checkpoint as the model beside it.",
     });

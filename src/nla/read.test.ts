@@ -54,6 +54,12 @@ async function changed(name: string, file: string, from: RegExp | string, to: st
   return copy;
 }
 
+function load(directory: string, reconstructor?: string): Promise<NlaError> {
+  return failure(loadNla(directory, device, reconstructor === undefined ? {} : { reconstructor }));
+}
+
+const runFolder = () => path.join(folder, "run");
+
 describe("read", () => {
   it("gives each token with its id, the length of its activation, an explanation and how near it comes back", async () => {
     const reading = await read(target, nla, TEXT, { maxNewTokens: 40 });
@@ -62,7 +68,13 @@ describe("read", () => {
     expect(reading.layer).toBe(2);
     expect(reading.tokens.map(({ tokenId }) => tokenId)).toEqual(ids);
     expect(reading.tokens.map(({ position }) => position)).toEqual(ids.map((_, i) => i));
-    expect(reading.tokens.slice(1).map(({ token }) => token).join("").trimStart()).toBe(TEXT);
+    expect(
+      reading.tokens
+        .slice(1)
+        .map(({ token }) => token)
+        .join("")
+        .trimStart(),
+    ).toBe(TEXT);
     const { blocks } = await run(target.model, [ids], { capture: [2] });
     const read5 = reading.tokens[5] as TokenReading;
     const vector = (blocks.get(2) as Float32Array).slice(5 * 64, 6 * 64);
@@ -116,7 +128,10 @@ describe("read", () => {
   });
 
   it("refuses a target that the pair is not for", async () => {
-    const other: Target = { ...target, model: { ...target.model, config: { ...target.model.config, dim: 32 } } as never };
+    const other: Target = {
+      ...target,
+      model: { ...target.model, config: { ...target.model.config, dim: 32 } } as never,
+    };
     const error = await failure(read(other, nla, TEXT));
     expect(error).toMatchObject({ code: "read.width", next: expect.stringContaining(TARGET) });
     expect(error.found).toContain("32");
@@ -130,25 +145,28 @@ describe("read", () => {
 });
 
 describe("a pair that cannot be", () => {
-  const run = () => path.join(folder, "run");
-  const load = (directory: string, reconstructor?: string) =>
-    failure(loadNla(directory, device, reconstructor === undefined ? {} : { reconstructor }));
-
   it("is not there", async () => {
-    expect(await load(path.join(folder, "nowhere"))).toMatchObject({ code: "nla.directory", found: "no such folder" });
+    expect(await load(path.join(folder, "nowhere"))).toMatchObject({
+      code: "nla.directory",
+      found: "no such folder",
+    });
     expect(await load(folder)).toMatchObject({ code: "nla.directory", found: "no folder verbalizer in it" });
   });
 
   it("is half there", async () => {
     const copy = path.join(folder, "half");
-    await cp(run(), copy, { recursive: true });
+    await cp(runFolder(), copy, { recursive: true });
     await rm(path.join(copy, "reconstructor"), { recursive: true });
     const error = await load(copy);
-    expect(error).toMatchObject({ code: "nla.directory", found: "nothing", wanted: "the folder of a reconstructor" });
+    expect(error).toMatchObject({
+      code: "nla.directory",
+      found: "nothing",
+      wanted: "the folder of a reconstructor",
+    });
   });
 
   it("has its folders swapped", async () => {
-    const error = await load(path.join(run(), "reconstructor"), path.join(run(), "verbalizer"));
+    const error = await load(path.join(runFolder(), "reconstructor"), path.join(runFolder(), "verbalizer"));
     expect(error).toMatchObject({
       code: "nla.role",
       found: "a verbalizer (av)",
@@ -159,7 +177,10 @@ describe("a pair that cannot be", () => {
 
   it("is of two layers", async () => {
     await writeUntrainedPair(path.join(folder, "layer1"), device, { layer: 1 });
-    const error = await load(path.join(run(), "verbalizer"), path.join(folder, "layer1", "reconstructor"));
+    const error = await load(
+      path.join(runFolder(), "verbalizer"),
+      path.join(folder, "layer1", "reconstructor"),
+    );
     expect(error.code).toBe("nla.pair");
     expect(error.found).toContain("layer 2");
     expect(error.found).toContain("layer 1");
@@ -168,17 +189,73 @@ describe("a pair that cannot be", () => {
   const AV = "verbalizer/nla_meta.yaml";
   const AR = "reconstructor/nla_meta.yaml";
   it.each([
-    ["a sidecar of K for K + 1 blocks", AR, /extraction_layer_index: 2/g, "extraction_layer_index: 3", "contract.layer", "3 blocks"],
-    ["a marker id that drifted", AV, "injection_token_id: 512", "injection_token_id: 7", "contract.marker-drift", "token 512"],
+    [
+      "a sidecar of K for K + 1 blocks",
+      AR,
+      /extraction_layer_index: 2/g,
+      "extraction_layer_index: 3",
+      "contract.layer",
+      "3 blocks",
+    ],
+    [
+      "a marker id that drifted",
+      AV,
+      "injection_token_id: 512",
+      "injection_token_id: 7",
+      "contract.marker-drift",
+      "token 512",
+    ],
     ["a left neighbour that drifted", AV, /(left_neighbor_id: )\d+/, "$17", "contract.site", "0 sites"],
     ["a right neighbour that drifted", AV, /(right_neighbor_id: )\d+/, "$17", "contract.site", "0 sites"],
     ["another width in the sidecar", AV, "d_model: 64", "d_model: 32", "contract.width", "width 64"],
-    ["another width in the reconstructor's sidecar", AR, "d_model: 64", "d_model: 32", "contract.width", "width 64"],
-    ["a template that puts other tokens around the marker", AV, "({injection_char})", "<{injection_char}>", "contract.site", "0 sites"],
-    ["suffix ids of another template", AR, "critic_suffix_ids: []", "critic_suffix_ids: [5, 6]", "contract.suffix-drift", "[5, 6]"],
-    ["no scale", AV, /injection_scale: .*/, "injection_scale: null", "contract.incomplete", "no injection_scale"],
-    ["no layer anywhere in the verbalizer but the pair's is known", AV, "extraction_layer_index: 2", "other: 2", null, ""],
-    ["more blocks in config.json than in the weights", "reconstructor/config.json", '"num_hidden_layers": 3', '"num_hidden_layers": 4', "model.weights", "no such tensor"],
+    [
+      "another width in the reconstructor's sidecar",
+      AR,
+      "d_model: 64",
+      "d_model: 32",
+      "contract.width",
+      "width 64",
+    ],
+    [
+      "a template that puts other tokens around the marker",
+      AV,
+      "({injection_char})",
+      "<{injection_char}>",
+      "contract.site",
+      "0 sites",
+    ],
+    [
+      "suffix ids of another template",
+      AR,
+      "critic_suffix_ids: []",
+      "critic_suffix_ids: [5, 6]",
+      "contract.suffix-drift",
+      "[5, 6]",
+    ],
+    [
+      "no scale",
+      AV,
+      /injection_scale: .*/,
+      "injection_scale: null",
+      "contract.incomplete",
+      "no injection_scale",
+    ],
+    [
+      "no layer anywhere in the verbalizer but the pair's is known",
+      AV,
+      "extraction_layer_index: 2",
+      "other: 2",
+      null,
+      "",
+    ],
+    [
+      "more blocks in config.json than in the weights",
+      "reconstructor/config.json",
+      '"num_hidden_layers": 3',
+      '"num_hidden_layers": 4',
+      "model.weights",
+      "no such tensor",
+    ],
   ])("has %s", async (name, file, from, to, code, found) => {
     const copy = await changed(name.replaceAll(/\W/g, "-"), file, from, to);
     if (code === null) {
@@ -194,10 +271,10 @@ describe("a pair that cannot be", () => {
 
   it("has the tokenizer of another model", async () => {
     const copy = path.join(folder, "tokenizer");
-    await cp(run(), copy, { recursive: true });
+    await cp(runFolder(), copy, { recursive: true });
     // The target's own: without the token that was added as the marker.
     for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
-      await cp(path.join(run(), "reconstructor", file), path.join(copy, "verbalizer", file));
+      await cp(path.join(runFolder(), "reconstructor", file), path.join(copy, "verbalizer", file));
     }
     const error = await load(copy);
     expect(error).toMatchObject({ code: "contract.marker", wanted: "one token that is not the unknown one" });
@@ -205,10 +282,13 @@ describe("a pair that cannot be", () => {
 
   it("has a value head of another width, or none", async () => {
     const copy = path.join(folder, "head");
-    await cp(run(), copy, { recursive: true });
+    await cp(runFolder(), copy, { recursive: true });
     const head = path.join(copy, "reconstructor", "value_head.safetensors");
     await cp(path.join(copy, "reconstructor", "model.safetensors"), head);
-    expect(await load(copy)).toMatchObject({ code: "contract.value-head", wanted: expect.stringContaining("[64, 64]") });
+    expect(await load(copy)).toMatchObject({
+      code: "contract.value-head",
+      wanted: expect.stringContaining("[64, 64]"),
+    });
     await rm(head);
     expect((await load(copy)).subject).toContain("value_head.safetensors");
   });

@@ -140,7 +140,12 @@ export interface Reading {
  * @throws NlaError `read.empty`, `read.position`, `read.width` where NLA and target do not fit, `model.batch` for a text
  *   longer than the target's context
  */
-export async function read(target: Target, nla: Nla, text: string, options: ReadOptions = {}): Promise<Reading> {
+export async function read(
+  target: Target,
+  nla: Nla,
+  text: string,
+  options: ReadOptions = {},
+): Promise<Reading> {
   const { batch = 64, onReading, positions: wanted, ...explain } = options;
   checkFit(target, nla);
   const ids = target.tokenizer.encode(text, { addSpecialTokens: true });

@@ -50,7 +50,9 @@ export class Reconstructor implements Disposable {
     this.tokenizer = tokenizer;
     this.contract = contract;
     const { dim } = contract;
-    this.#head = new Arena(model.device, "value head", { [VALUE_HEAD]: { shape: [dim, dim], parameter: true } });
+    this.#head = new Arena(model.device, "value head", {
+      [VALUE_HEAD]: { shape: [dim, dim], parameter: true },
+    });
     this.#head.get(VALUE_HEAD).write(head ?? identity(dim));
   }
 
@@ -75,7 +77,9 @@ export class Reconstructor implements Disposable {
    */
   accepts(text: string): boolean {
     const { templates, suffixIds } = this.contract;
-    const ids = this.tokenizer.encode(fillTemplate(templates.reconstructor, text), { addSpecialTokens: true });
+    const ids = this.tokenizer.encode(fillTemplate(templates.reconstructor, text), {
+      addSpecialTokens: true,
+    });
     return ids.length <= this.model.config.contextLength && promptEndsWith(ids, suffixIds);
   }
 

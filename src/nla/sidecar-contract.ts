@@ -62,11 +62,21 @@ export function sidecarOf(contract: Contract, facts: CheckpointFacts, endId: num
  * @param tokenizer makes the suffix ids, which must be the file's where it has some
  * @throws NlaError `contract.incomplete` naming what the file lacks, `contract.suffix-drift`, and those of the templates
  */
-export function contractOf(sidecar: ModelSidecar, file: string, tokenizer: Tokenizer, layerFallback: number | null): Contract {
+export function contractOf(
+  sidecar: ModelSidecar,
+  file: string,
+  tokenizer: Tokenizer,
+  layerFallback: number | null,
+): Contract {
   const layer = sidecar.layerIndex ?? layerFallback;
   const { av, ar } = sidecar.templates;
   if (layer === null) throw incomplete(file, "no layer", "extraction_layer_index");
-  if (av === null || ar === null) throw incomplete(file, `no ${av === null ? "verbalizer" : "reconstructor"} prompt`, "prompt_templates of both");
+  if (av === null || ar === null)
+    throw incomplete(
+      file,
+      `no ${av === null ? "verbalizer" : "reconstructor"} prompt`,
+      "prompt_templates of both",
+    );
   const reconstructor = parseTemplate(ar, EXPLANATION_PLACEHOLDER);
   const { tokens } = sidecar;
   return {
@@ -82,12 +92,21 @@ export function contractOf(sidecar: ModelSidecar, file: string, tokenizer: Token
     injection: { kind: sidecar.injection.kind, scale: injectionScaleOf(sidecar, file) },
     mseScale: sidecar.mseScale,
     format: sidecar.format.kind,
-    suffixIds: checkedSuffix(tokens.criticSuffixIds, suffixIdsOf(reconstructor, sidecar.format.kind, tokenizer), file),
+    suffixIds: checkedSuffix(
+      tokens.criticSuffixIds,
+      suffixIdsOf(reconstructor, sidecar.format.kind, tokenizer),
+      file,
+    ),
   };
 }
 
-function checkedSuffix(stated: readonly number[] | null, live: readonly number[], file: string): readonly number[] {
-  if (stated === null || (stated.length === live.length && stated.every((id, i) => id === live[i]))) return live;
+function checkedSuffix(
+  stated: readonly number[] | null,
+  live: readonly number[],
+  file: string,
+): readonly number[] {
+  if (stated === null || (stated.length === live.length && stated.every((id, i) => id === live[i])))
+    return live;
   throw new NlaError({
     code: "contract.suffix-drift",
     subject: `${file}: tokens.critic_suffix_ids`,
@@ -102,7 +121,11 @@ function checkedSuffix(stated: readonly number[] | null, live: readonly number[]
 function injectionScaleOf({ injectionScale, role }: ModelSidecar, file: string): number | null {
   if (injectionScale === "raw") return null;
   if (injectionScale !== null || role === "ar") return injectionScale;
-  throw incomplete(file, "no injection_scale", "extraction.injection_scale: a number, or raw for the vector's own length");
+  throw incomplete(
+    file,
+    "no injection_scale",
+    "extraction.injection_scale: a number, or raw for the vector's own length",
+  );
 }
 
 function incomplete(file: string, found: string, wanted: string): NlaError {

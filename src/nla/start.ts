@@ -56,7 +56,8 @@ export function startReconstructor(target: Decoder, tokenizer: Tokenizer, contra
 function withMeanRows(values: Float32Array, [rows, width]: readonly [number, number]): Float32Array {
   const known = values.length / width;
   const mean = new Float64Array(width);
-  for (let i = 0; i < values.length; i++) mean[i % width] = (mean[i % width] as number) + (values[i] as number) / known;
+  for (let i = 0; i < values.length; i++)
+    mean[i % width] = (mean[i % width] as number) + (values[i] as number) / known;
   const wider = new Float32Array(rows * width);
   wider.set(values);
   for (let row = known; row < rows; row++) wider.set(mean, row * width);

@@ -101,7 +101,11 @@ export class Verbalizer implements Disposable {
         next: "Take it from the model that the pair belongs to.",
       });
     }
-    return { sequence, position: this.prompt.site, vector: scaleToNorm(vector, this.contract.injection.scale) };
+    return {
+      sequence,
+      position: this.prompt.site,
+      vector: scaleToNorm(vector, this.contract.injection.scale),
+    };
   }
 
   #explanation({ prompt, tokens, logProbs, entropies, finish }: Generated): Explanation {

@@ -112,22 +112,48 @@ describe("runs at the same time", () => {
 });
 
 describe("freed during a run", () => {
-  test("a graph, an arena and a device: the run ends well, what waits is refused", async () => {
-    const device = Device.open({ threads: 1 });
-    const arena = new Arena(device, "gone", { w: { shape: [512, 512] } });
-    arena.get("w").write(new Float32Array(512 * 512).fill(1));
+  test("a graph and an arena: the run ends well and is right, what waits is refused", async () => {
+    using device = Device.open({ threads: 1 });
+    const shape = [800, 800];
+    const size = 800 * 800;
+    using result = new Arena(device, "result", { y: { shape } });
+    const arena = new Arena(device, "gone", { w: { shape } });
+    arena.get("w").write(new Float32Array(size).fill(1 / 800));
     const g = new Graph(device);
-    let y = g.input("x", [512, 512]);
-    for (let i = 0; i < 6; i++) y = ops.matmul(g, y, arena.get("w"));
-    g.output(y);
-    const x = new Float32Array(512 * 512).fill(1);
+    let y = g.input("x", shape);
+    for (let i = 0; i < 6; i++) y = ops.matmul(g, y, arena.get("w"), { transposeB: true });
+    g.expand(g.emit("cpy", shape, "f32", y, result.get("y")));
+    const x = new Float32Array(size).fill(1);
     const running = g.run({ x });
-    await new Promise((resolve) => setTimeout(resolve, 5)); // the computation has begun
     const waiting = g.run({ x });
-    for (const each of [g, arena, device]) each[Symbol.dispose]();
-    expect([g.disposed, arena.disposed, device.disposed]).toEqual([true, true, true]);
+    const refused = expect(waiting).rejects.toThrow("freed");
+    await new Promise((resolve) => setTimeout(resolve, 5)); // the computation has begun
+    for (const each of [g, arena]) each[Symbol.dispose]();
+    expect([g.disposed, arena.disposed]).toEqual([true, true]);
+    // Whoever got the memory back too early would now have it overwritten.
+    using thief = new Arena(device, "thief", { a: { shape }, b: { shape }, c: { shape }, d: { shape } });
+    for (const tensor of thief.tensors.values()) tensor.write(new Float32Array(size).fill(Number.NaN));
     await running;
-    await expect(waiting).rejects.toThrow("freed");
+    await refused;
+    expect(
+      result
+        .get("y")
+        .readF32()
+        .every((value) => Math.abs(value - 1) < 1e-4),
+    ).toBe(true);
     expect(() => y.read()).toThrow("freed");
+  });
+
+  test("a device: the run ends well, what waits is refused", async () => {
+    const device = Device.open({ threads: 1 });
+    const { g, values } = slow(device, 400, 6);
+    const running = g.run({ x: values });
+    const refused = expect(g.run({ x: values })).rejects.toThrow("freed");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    device[Symbol.dispose]();
+    expect(device.disposed).toBe(true);
+    await running;
+    await refused;
+    g[Symbol.dispose]();
   });
 });

@@ -100,7 +100,7 @@ export const configSchema = z
         av_sft: key(fraction().default(0.24), "Warm start of the verbalizer.", "fraction of documents"),
         rl: key(fraction().default(0.47), "Reinforcement learning.", "fraction of documents"),
         eval: key(
-          fraction().default(0.05),
+          z.number().positive().max(1).default(0.05),
           "Held out from all training; every reported FVE is on these.",
           "fraction of documents",
         ),

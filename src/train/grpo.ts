@@ -79,7 +79,10 @@ export async function rollOut(
   const sampled = performance.now();
   const scored = await scoreExplanations(reconstructor, explanations, vectors, settings, options.signal);
   const ended = performance.now();
-  return { rollouts: scored, seconds: { rollout: (sampled - begun) / 1000, reward: (ended - sampled) / 1000 } };
+  return {
+    rollouts: scored,
+    seconds: { rollout: (sampled - begun) / 1000, reward: (ended - sampled) / 1000 },
+  };
 }
 
 async function scoreExplanations(
@@ -91,13 +94,18 @@ async function scoreExplanations(
 ): Promise<Rollout[]> {
   const failed = explanations.map(({ text, finish }) => isFailed({ finish, explanation: text }));
   const good = explanations.flatMap((each, i) => (failed[i] ? [] : [each]));
-  const rebuilt = await reconstructor.reconstruct(good.map(({ text }) => text as string), { batch: 256, signal });
+  const rebuilt = await reconstructor.reconstruct(
+    good.map(({ text }) => text as string),
+    { batch: 256, signal },
+  );
   const { mseScale } = reconstructor.contract;
   const kind = reward === "mse" ? "-mse" : "-log-mse";
   let next = 0;
   return explanations.map((explanation, i) => {
     const vector = vectors[explanation.vector] as Float32Array;
-    const mse = failed[i] ? null : reconstructionScores(rebuilt[next++] as Float32Array, vector, { mseScale }).mse;
+    const mse = failed[i]
+      ? null
+      : reconstructionScores(rebuilt[next++] as Float32Array, vector, { mseScale }).mse;
     const scored = { finish: explanation.finish, explanation: explanation.text, mse };
     return {
       explanation,
@@ -132,7 +140,11 @@ export async function runGrpo(
   if (resumed) {
     const { optimizers } = resumed.state;
     await trainerV.restore(resumed.directory, "verbalizer-optimizer", countersOf(optimizers.verbalizer));
-    await trainerR.restore(resumed.directory, "reconstructor-optimizer", countersOf(optimizers.reconstructor));
+    await trainerR.restore(
+      resumed.directory,
+      "reconstructor-optimizer",
+      countersOf(optimizers.reconstructor),
+    );
   }
   let cursor = resumed?.state.data ?? FIRST_ROW;
   let silent = 0; // steps in a row without a signal
@@ -149,10 +161,16 @@ export async function runGrpo(
       });
       const { advantages, groups } = groupAdvantages(
         rollouts.map(({ reward }) => reward),
-        { groupSize: settings.group, divideByStd: settings.advantage_std, dropZeroVariance: settings.drop_zero_variance },
+        {
+          groupSize: settings.group,
+          divideByStd: settings.advantage_std,
+          dropZeroVariance: settings.drop_zero_variance,
+        },
       );
       const kept = rollouts.flatMap((rollout, i) => {
-        return groups[Math.floor(i / settings.group)]?.kept ? [{ rollout, advantage: advantages[i] as number }] : [];
+        return groups[Math.floor(i / settings.group)]?.kept
+          ? [{ rollout, advantage: advantages[i] as number }]
+          : [];
       });
       silent = kept.length === 0 ? silent + 1 : 0;
       if (silent >= 10) throw noSignal(step);
@@ -169,7 +187,10 @@ export async function runGrpo(
       });
       const regression =
         good.length > 0
-          ? await trainerR.step(regressionBatches(reconstructor, good, settings.micro_batch), rates.reconstructor)
+          ? await trainerR.step(
+              regressionBatches(reconstructor, good, settings.micro_batch),
+              rates.reconstructor,
+            )
           : null;
       cursor = next;
       const updated = (performance.now() - begun) / 1000;
@@ -180,7 +201,8 @@ export async function runGrpo(
               compute: "f32",
             })
           : null;
-      const sampled = evaluated && (step % log.sample_every === log.sample_every - 1 || step === settings.steps - 1);
+      const sampled =
+        evaluated && (step % log.sample_every === log.sample_every - 1 || step === settings.steps - 1);
       const numbersOf = rolloutNumbers(rollouts, context.variance);
       return {
         row: {
@@ -246,14 +268,24 @@ async function withReference(
   const samples = kept.map(({ rollout: { explanation, vector }, advantage }): RolloutRow => {
     const { tokens, logProbs } = explanation;
     const weight = 1 / kept.length;
-    return { vector, response: tokens, weight, advantage, oldLogProbs: logProbs, referenceLogProbs: logProbs };
+    return {
+      vector,
+      response: tokens,
+      weight,
+      advantage,
+      oldLogProbs: logProbs,
+      referenceLogProbs: logProbs,
+    };
   });
   const batches = responseBatches(verbalizer, samples, microBatch);
   const { outputs } = await trainer.measure(batches);
   return batches.flatMap(({ rows, slots }, b) => {
     const logProbs = outputs[b]?.logProbs as Float32Array;
     return rows.map((row, r) => {
-      return { ...row, referenceLogProbs: Array.from(logProbs.subarray(r * slots, r * slots + row.response.length)) };
+      return {
+        ...row,
+        referenceLogProbs: Array.from(logProbs.subarray(r * slots, r * slots + row.response.length)),
+      };
     });
   });
 }
@@ -293,7 +325,8 @@ async function updatePolicy(
 /** What a step's rollouts were like. `fve` counts a failed explanation as the mean activation: nothing explained. */
 function rolloutNumbers(rollouts: readonly Rollout[], variance: number) {
   const n = rollouts.length;
-  const mean = (of: (rollout: Rollout) => number) => rollouts.reduce((sum, rollout) => sum + of(rollout), 0) / n;
+  const mean = (of: (rollout: Rollout) => number) =>
+    rollouts.reduce((sum, rollout) => sum + of(rollout), 0) / n;
   const rewardMean = mean(({ reward }) => reward);
   return {
     reward_mean: rewardMean,
@@ -302,7 +335,9 @@ function rolloutNumbers(rollouts: readonly Rollout[], variance: number) {
       mean(({ mse }) => mse ?? variance),
       variance,
     ),
-    entropy: mean(({ explanation: { entropies } }) => entropies.reduce((a, b) => a + b, 0) / entropies.length),
+    entropy: mean(
+      ({ explanation: { entropies } }) => entropies.reduce((a, b) => a + b, 0) / entropies.length,
+    ),
     length: mean(({ explanation }) => explanation.tokens.length),
     failed: mean(({ failed }) => (failed ? 1 : 0)),
     truncated: mean(({ explanation }) => (explanation.finish === "length" ? 1 : 0)),

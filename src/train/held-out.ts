@@ -39,7 +39,11 @@ export interface HeldOutResult {
     /** Share without an explanation. They count as an empty text. */
     readonly failed: number;
   };
-  readonly explanations: readonly { readonly text: string | null; readonly mse: number; readonly cosine: number }[];
+  readonly explanations: readonly {
+    readonly text: string | null;
+    readonly mse: number;
+    readonly cosine: number;
+  }[];
 }
 
 /**
@@ -128,7 +132,15 @@ export function sampleRows(
   return rows.slice(0, count).map(({ docId, position, text }, i) => {
     const { text: explanation, mse, cosine } = explanations[i] as HeldOutResult["explanations"][number];
     // JSON has no NaN, and a zero reconstruction has no cosine.
-    return { row: i, doc_id: docId, position, text, explanation, mse, cosine: Number.isNaN(cosine) ? null : cosine, reward: -mse };
+    return {
+      row: i,
+      doc_id: docId,
+      position,
+      text,
+      explanation,
+      mse,
+      cosine: Number.isNaN(cosine) ? null : cosine,
+      reward: -mse,
+    };
   });
 }
-

@@ -97,7 +97,9 @@ async function logStep(
   report: StepLog,
   seconds: number,
 ): Promise<void> {
-  const parts = Object.entries(report.seconds ?? {}).map(([name, value]) => [`seconds_${name}`, value] as const);
+  const parts = Object.entries(report.seconds ?? {}).map(
+    ([name, value]) => [`seconds_${name}`, value] as const,
+  );
   const timing = { seconds, ...Object.fromEntries(parts), tokens_per_second: report.tokens / seconds };
   for (const row of report.samples ?? []) await samples.append({ stage, step, ...row });
   await metrics.append({ stage, step, ...report.row, timing });

@@ -51,7 +51,11 @@ export function regressionBatches(
  * Appends the regression loss: Σ weight · |n(prediction) - n(activation)|² / dim, n as in nla/fidelity.ts; at the default
  * scale that is 2(1 - cos). Output `mse`: [rows, 1].
  */
-export function regressionLoss(g: Graph, reconstructor: Reconstructor, like: RegressionBatch): LossGraph<RegressionBatch> {
+export function regressionLoss(
+  g: Graph,
+  reconstructor: Reconstructor,
+  like: RegressionBatch,
+): LossGraph<RegressionBatch> {
   const { dim, mseScale } = reconstructor.contract;
   const { rows } = like.batch;
   const declared = declareBatch(g, like.batch);
@@ -67,7 +71,12 @@ export function regressionLoss(g: Graph, reconstructor: Reconstructor, like: Reg
     values: (micro) => {
       const values = new Float32Array(rows * dim);
       micro.rows.forEach(({ vector }, row) => values.set(normalised(vector, { mseScale }), row * dim));
-      return { ...declared.values(micro.batch), last: lastRows(micro.batch), gold: values, weight: Float32Array.of(micro.weight) };
+      return {
+        ...declared.values(micro.batch),
+        last: lastRows(micro.batch),
+        gold: values,
+        weight: Float32Array.of(micro.weight),
+      };
     },
   };
 }

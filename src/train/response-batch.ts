@@ -31,7 +31,9 @@ export function responseBatches<Row extends ResponseRow>(
   microBatch: number,
 ): ResponseBatch<Row>[] {
   const prompt = verbalizer.prompt.ids;
-  const sorted = rows.map((row, i) => ({ row, i })).sort((a, b) => a.row.response.length - b.row.response.length || a.i - b.i);
+  const sorted = rows
+    .map((row, i) => ({ row, i }))
+    .sort((a, b) => a.row.response.length - b.row.response.length || a.i - b.i);
   const batches: ResponseBatch<Row>[] = [];
   for (let start = 0; start < sorted.length; start += microBatch) {
     const part = sorted.slice(start, start + microBatch).map(({ row }) => row);

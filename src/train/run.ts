@@ -58,27 +58,38 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
   using device = Device.open(config.threads === null ? {} : { threads: config.threads });
   using target = await loadTarget(config.target, device);
   checkLayer(config.layer, target.model.config.layers);
-  const context: RunContext = { ...options, run, config, device, target, marker: chooseMarker(target.tokenizer) };
+  const context: RunContext = {
+    ...options,
+    run,
+    config,
+    device,
+    target,
+    marker: chooseMarker(target.tokenizer),
+  };
 
   const facts = await makeData(context);
   const contract = contractFor(context, facts.injectionScale);
   await run.runStage("ar_sft", async (stage) => {
     await using reconstructor = await currentReconstructor(context, contract, "ar_sft");
-    await trainReconstructor(context, reconstructor.model);
+    if (config.reconstructor.steps > 0) await trainReconstructor(context, reconstructor.model);
     const out = await stage.output(RUN_LAYOUT.warmReconstructor);
     await saveReconstructor(out, reconstructor.model, checkpointFacts(context, "sl"));
   });
   await run.runStage("av_sft", async (stage) => {
     await using verbalizer = await currentVerbalizer(context, contract, "av_sft");
-    await trainVerbalizer(context, verbalizer.model);
+    if (config.verbalizer.steps > 0) await trainVerbalizer(context, verbalizer.model);
     const out = await stage.output(RUN_LAYOUT.warmVerbalizer);
     await saveVerbalizer(out, verbalizer.model, checkpointFacts(context, "sl"));
   });
   await run.runStage("rl", async (stage) => {
     await using verbalizer = await currentVerbalizer(context, contract, "rl");
     await using reconstructor = await currentReconstructor(context, contract, "rl");
-    await reinforce(context, verbalizer.model, reconstructor.model, facts.baselines);
-    await saveVerbalizer(await stage.output(RUN_LAYOUT.verbalizer), verbalizer.model, checkpointFacts(context, "rl"));
+    if (config.rl.steps > 0) await reinforce(context, verbalizer.model, reconstructor.model, facts.baselines);
+    await saveVerbalizer(
+      await stage.output(RUN_LAYOUT.verbalizer),
+      verbalizer.model,
+      checkpointFacts(context, "rl"),
+    );
     await saveReconstructor(
       await stage.output(RUN_LAYOUT.reconstructor),
       reconstructor.model,
@@ -92,12 +103,20 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
 function contractFor({ config, target, marker }: RunContext, injectionScale: number): Contract {
   const { dim } = target.model.config;
   const wording = wordingOf(config, target, marker.tokenizer);
-  return makeContract({ layer: config.layer, dim, char: marker.char, injectionScale, ...wording }, marker.tokenizer);
+  return makeContract(
+    { layer: config.layer, dim, char: marker.char, injectionScale, ...wording },
+    marker.tokenizer,
+  );
 }
 
 function checkpointFacts({ config }: RunContext, stage: string): Omit<CheckpointFacts, "role"> {
   const parent = stage === "rl" ? "checkpoints" : config.target;
-  return { stage, baseCheckpoint: config.target, parentCheckpoints: [parent], trainedOn: [corpusName(config)] };
+  return {
+    stage,
+    baseCheckpoint: config.target,
+    parentCheckpoints: [parent],
+    trainedOn: [corpusName(config)],
+  };
 }
 
 function outputsOf({ run, config, progress, signal }: RunContext, stage: TrainingStage): LoopOutputs {
@@ -128,10 +147,15 @@ function held<T extends Disposable>(model: T): Held<T> {
 }
 
 /** The verbalizer where a stage stands: its newest checkpoint's, else what the stage before left, else the target's copy. */
-async function currentVerbalizer(context: RunContext, contract: Contract, stage: "av_sft" | "rl"): Promise<Held<Verbalizer>> {
+async function currentVerbalizer(
+  context: RunContext,
+  contract: Contract,
+  stage: "av_sft" | "rl",
+): Promise<Held<Verbalizer>> {
   const checkpoint = await resumePoint(outputsOf(context, stage));
   const { device, run, target, marker } = context;
-  if (checkpoint) return held((await loadVerbalizer(path.join(checkpoint.directory, "verbalizer"), device)).model);
+  if (checkpoint)
+    return held((await loadVerbalizer(path.join(checkpoint.directory, "verbalizer"), device)).model);
   if (stage === "rl") return held((await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model);
   return held(startVerbalizer(target.model, marker.tokenizer, contract));
 }
@@ -144,43 +168,56 @@ async function currentReconstructor(
 ): Promise<Held<Reconstructor>> {
   const checkpoint = await resumePoint(outputsOf(context, stage));
   const { device, run, target } = context;
-  if (checkpoint) return held((await loadReconstructor(path.join(checkpoint.directory, "reconstructor"), device)).model);
-  if (stage === "rl") return held((await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device)).model);
+  if (checkpoint)
+    return held((await loadReconstructor(path.join(checkpoint.directory, "reconstructor"), device)).model);
+  if (stage === "rl")
+    return held((await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device)).model);
   return held(startReconstructor(target.model, target.tokenizer, contract));
 }
 
 async function trainReconstructor(context: RunContext, reconstructor: Reconstructor): Promise<void> {
   const { config } = context;
-  await using rows = await openLabelled(context, "ar_sft");
-  await warmStartReconstructor(reconstructor, {
-    rows,
-    heldOut: await openHeldOut(context),
-    settings: config.reconstructor,
-    log: config.log,
-    compute: config.compute,
-    maxNewTokens: config.rl.max_new_tokens,
-    outputs: outputsOf(context, "ar_sft"),
-  }, {
-    save: (folder) => saveReconstructor(path.join(folder, "reconstructor"), reconstructor, checkpointFacts(context, "sl")),
-  });
+  using rows = await openLabelled(context, "ar_sft");
+  await warmStartReconstructor(
+    reconstructor,
+    {
+      rows,
+      heldOut: await openHeldOut(context),
+      settings: config.reconstructor,
+      log: config.log,
+      compute: config.compute,
+      maxNewTokens: config.rl.max_new_tokens,
+      outputs: outputsOf(context, "ar_sft"),
+    },
+    {
+      save: (folder) =>
+        saveReconstructor(path.join(folder, "reconstructor"), reconstructor, checkpointFacts(context, "sl")),
+    },
+  );
 }
 
 async function trainVerbalizer(context: RunContext, verbalizer: Verbalizer): Promise<void> {
   const { config, run, device } = context;
-  await using rows = await openLabelled(context, "av_sft");
+  using rows = await openLabelled(context, "av_sft");
   const warm = await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device);
   using reconstructor = warm.model;
-  await warmStartVerbalizer(verbalizer, reconstructor, {
-    rows,
-    heldOut: await openHeldOut(context),
-    settings: config.verbalizer,
-    log: config.log,
-    compute: config.compute,
-    maxNewTokens: config.rl.max_new_tokens,
-    outputs: outputsOf(context, "av_sft"),
-  }, {
-    save: (folder) => saveVerbalizer(path.join(folder, "verbalizer"), verbalizer, checkpointFacts(context, "sl")),
-  });
+  await warmStartVerbalizer(
+    verbalizer,
+    reconstructor,
+    {
+      rows,
+      heldOut: await openHeldOut(context),
+      settings: config.verbalizer,
+      log: config.log,
+      compute: config.compute,
+      maxNewTokens: config.rl.max_new_tokens,
+      outputs: outputsOf(context, "av_sft"),
+    },
+    {
+      save: (folder) =>
+        saveVerbalizer(path.join(folder, "verbalizer"), verbalizer, checkpointFacts(context, "sl")),
+    },
+  );
 }
 
 async function reinforce(
@@ -190,7 +227,7 @@ async function reinforce(
   baselines: FveBaselines,
 ): Promise<void> {
   const { config, run, device } = context;
-  await using rows = await openVectors(context, "rl");
+  using rows = await openVectors(context, "rl");
   using reference = (await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model;
   const heldOut: readonly HeldOutRow[] = await openHeldOut(context);
   await runGrpo(

@@ -93,7 +93,9 @@ export class Trainer<Micro> implements Disposable {
       const { graph, losses } = this.#graph(micro, training);
       await graph.run(losses.values(micro), signal);
       loss += losses.loss.readF32()[0] as number;
-      outputs.push(Object.fromEntries(Object.entries(losses.outputs).map(([name, tensor]) => [name, tensor.readF32()])));
+      outputs.push(
+        Object.fromEntries(Object.entries(losses.outputs).map(([name, tensor]) => [name, tensor.readF32()])),
+      );
     }
     return { loss, outputs };
   }
@@ -127,7 +129,9 @@ export class Trainer<Micro> implements Disposable {
 
   /** Writes the optimizer's moments to `{name}.safetensors` in a folder; the counters go into the checkpoint's state. */
   async save(directory: string, name: string): Promise<void> {
-    const tensors = [...this.#state.moments.tensors].map(([each, t]) => storedTensor(each, t.shape, "F32", t.readF32()));
+    const tensors = [...this.#state.moments.tensors].map(([each, t]) =>
+      storedTensor(each, t.shape, "F32", t.readF32()),
+    );
     await writeSafetensors(path.join(directory, `${name}.safetensors`), tensors);
   }
 
@@ -136,7 +140,11 @@ export class Trainer<Micro> implements Disposable {
    *
    * @throws NlaError `train.moments` where the file is of other parameters, and those of the safetensors reader
    */
-  async restore(directory: string, name: string, { steps, skipped }: { steps: number; skipped: number }): Promise<void> {
+  async restore(
+    directory: string,
+    name: string,
+    { steps, skipped }: { steps: number; skipped: number },
+  ): Promise<void> {
     const file = await openSafetensors(path.join(directory, `${name}.safetensors`));
     try {
       for (const [each, tensor] of this.#state.moments.tensors) {

@@ -14,7 +14,11 @@ export interface LabelRow extends ResponseRow {
 }
 
 /** Appends cross-entropy, averaged over a response's tokens and weighted over rows. */
-export function labelLoss(g: Graph, verbalizer: Verbalizer, like: ResponseBatch<LabelRow>): LossGraph<ResponseBatch<LabelRow>> {
+export function labelLoss(
+  g: Graph,
+  verbalizer: Verbalizer,
+  like: ResponseBatch<LabelRow>,
+): LossGraph<ResponseBatch<LabelRow>> {
   const responses = declareResponses(g, verbalizer, like);
   const weights = g.input("weights", [like.rows.length * like.slots]);
   const softcap = verbalizer.model.config.logitSoftcap;

@@ -73,7 +73,8 @@ export async function warmStartReconstructor(
   const resumed = await resumePoint(outputs);
   const optimizer = adamw({ weightDecay: settings.weight_decay, clipNorm: settings.clip });
   using trainer = reconstructorTrainer(reconstructor, optimizer, compute);
-  if (resumed) await trainer.restore(resumed.directory, "optimizer", countersOf(resumed.state.optimizers.reconstructor));
+  if (resumed)
+    await trainer.restore(resumed.directory, "optimizer", countersOf(resumed.state.optimizers.reconstructor));
   let cursor = resumed?.state.data ?? FIRST_ROW;
   const { signal } = outputs;
   const loop = {
@@ -123,7 +124,8 @@ export async function warmStartVerbalizer(
   const resumed = await resumePoint(outputs);
   const optimizer = adamw({ weightDecay: settings.weight_decay, clipNorm: settings.clip });
   using trainer = labelTrainer(verbalizer, optimizer, compute);
-  if (resumed) await trainer.restore(resumed.directory, "optimizer", countersOf(resumed.state.optimizers.verbalizer));
+  if (resumed)
+    await trainer.restore(resumed.directory, "optimizer", countersOf(resumed.state.optimizers.verbalizer));
   let cursor = resumed?.state.data ?? FIRST_ROW;
   const { signal } = outputs;
   const encode = responseEncoder(verbalizer);
@@ -166,7 +168,11 @@ export async function warmStartVerbalizer(
           ...(evaluated ? { eval: evaluated.fields } : {}),
         },
         tokens: micros.reduce((sum, { batch: { lengths } }) => sum + lengths.reduce((a, b) => a + b, 0), 0),
-        numbers: { loss: result.loss, ...(gap ? { gap: gap.gap } : {}), ...(evaluated ? { fve: evaluated.fields.fve } : {}) },
+        numbers: {
+          loss: result.loss,
+          ...(gap ? { gap: gap.gap } : {}),
+          ...(evaluated ? { fve: evaluated.fields.fve } : {}),
+        },
         ...(sampled ? { samples: sampleRows(heldOut, evaluated, log.samples) } : {}),
       };
     },
@@ -180,7 +186,12 @@ export async function warmStartVerbalizer(
 }
 
 /** Turns a label into the response that teaches it, its end included, cut to what the context leaves. */
-export function responseEncoder({ tokenizer, contract, prompt, model }: Verbalizer): (label: string) => number[] {
+export function responseEncoder({
+  tokenizer,
+  contract,
+  prompt,
+  model,
+}: Verbalizer): (label: string) => number[] {
   const end = responseEndIds(tokenizer);
   const room = model.config.contextLength - prompt.ids.length - end.length;
   return (label) => {
@@ -190,7 +201,10 @@ export function responseEncoder({ tokenizer, contract, prompt, model }: Verbaliz
 }
 
 /** Counters of an optimizer in a checkpoint. */
-export function countersOf(counters: Readonly<Record<string, number>> | undefined): { steps: number; skipped: number } {
+export function countersOf(counters: Readonly<Record<string, number>> | undefined): {
+  steps: number;
+  skipped: number;
+} {
   return { steps: counters?.steps ?? 0, skipped: counters?.skipped ?? 0 };
 }
 

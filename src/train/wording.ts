@@ -29,9 +29,14 @@ const PLAIN: Wording = {
 };
 
 /** The wording for a target: plain where it has no chat template, or vocabulary or context are too small for tags. */
-export function wordingOf({ templates }: TrainConfig, { model }: Pick<Target, "model">, tokenizer: Tokenizer): Wording {
+export function wordingOf(
+  { templates }: TrainConfig,
+  { model }: Pick<Target, "model">,
+  tokenizer: Tokenizer,
+): Wording {
   const { vocabulary, contextLength } = model.config;
-  const small = vocabulary < SMALL_VOCABULARY || contextLength < SMALL_CONTEXT || tokenizer.chatTemplate === null;
+  const small =
+    vocabulary < SMALL_VOCABULARY || contextLength < SMALL_CONTEXT || tokenizer.chatTemplate === null;
   const wording = small ? PLAIN : TAGGED;
   return {
     format: wording.format,

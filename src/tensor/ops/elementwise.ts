@@ -139,7 +139,7 @@ export function clamp(g: Graph, x: Tensor, low: number, high: number): Tensor {
   requireDtype("clamp", "f32", x);
   requireNumber("clamp", "low", low);
   requireNumber("clamp", "high", high, `a number not below ${low}`, high >= low);
-  return g.record(g.emit("clamp", x.shape, "f32", unary(g, "cont", x), low, high), [
+  return g.record(g.emit("clamp", x.shape, "f32", x, low, high), [
     x,
     (dy) =>
       mul(g, dy, mul(g, unary(g, "step", affine(g, x, 1, -low)), unary(g, "step", affine(g, x, -1, high)))),

@@ -65,24 +65,24 @@ const BINARY: Readonly<Record<string, Binary>> = {
 
 const quarters = (random: Random, size: number) => normals(random, size).map((x) => Math.round(x * 4) / 4);
 
-const binary = Object.entries(BINARY).flatMap(([name, { op, formula, second = normals }]) => [
-  ...SHAPES.map(([a, b]): OpCase => ({
+const binary = Object.entries(BINARY).flatMap(([name, { op, formula, second = normals }]) =>
+  SHAPES.map(([a, b]): OpCase => ({
     name: `${name} [${a}] with [${b}]`,
     inputs: { a: variable(a, name === "minimum" ? quarters : normals), b: variable(b, second) },
     build: (g, t) => op(g, t.a!, t.b!),
     reference: (v) => zip(v.a!, v.b!, formula),
   })),
-  ...(name === "minimum"
-    ? [] // of x and x: the kink itself, which elementwise.test.ts has
-    : [
-        {
-          name: `${name} of x and x`,
-          inputs: { x: variable([3, 5], nonzero) },
-          build: (g, t) => op(g, t.x!, t.x!),
-          reference: (v) => map(v.x!, (x) => formula(x, x)),
-        } satisfies OpCase,
-      ]),
-]);
+);
+
+// Without minimum, for which x and x are the kink itself: elementwise.test.ts has that.
+const ofItself = Object.entries(BINARY)
+  .filter(([name]) => name !== "minimum")
+  .map(([name, { op, formula }]): OpCase => ({
+    name: `${name} of x and x`,
+    inputs: { x: variable([3, 5], nonzero) },
+    build: (g, t) => op(g, t.x!, t.x!),
+    reference: (v) => map(v.x!, (x) => formula(x, x)),
+  }));
 
 interface Unary {
   readonly op: (g: Graph, x: Tensor) => Tensor;
@@ -145,4 +145,4 @@ const gates = GATES.flatMap(([name, op, activation]): OpCase[] => [
   },
 ]);
 
-export const elementwiseCases: readonly OpCase[] = [...binary, ...unary, ...gates];
+export const elementwiseCases: readonly OpCase[] = [...binary, ...ofItself, ...unary, ...gates];

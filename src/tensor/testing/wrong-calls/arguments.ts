@@ -61,7 +61,7 @@ export const wrongTypes: readonly WrongCall[] = [
   ),
   wrong("input of an unknown type", "dtype", ["f64", "bf16"], (g) => g.input("a", [3], mistyped("f64"))),
   wrong("arena of an unknown type", "dtype", ["int8"], (_, { device }) => {
-    new Arena(device, "wrong", { a: { shape: [5], dtype: mistyped("int8") } });
+    return new Arena(device, "wrong", { a: { shape: [5], dtype: mistyped("int8") } });
   }),
   wrong("readF32 of bf16", "dtype", ["bf16", "[11, 5]"], (_, { arena }) => arena.get("half").readF32()),
 ];
@@ -104,13 +104,13 @@ export const wrongNumbers: readonly WrongCall[] = [
     ops.tokenLogProbs(g, x(g, 3, 5), arena.get("w"), numbers(g, 3), { softcap: -1 }),
   ),
   wrong("graph with an unknown compute type", "argument", ["fp8", "bf16"], (_, { device }) => {
-    new Graph(device, { compute: mistyped("fp8") });
+    return new Graph(device, { compute: mistyped("fp8") });
   }),
   wrong("graph of no tensors", "engine.graph-size", ["0"], (_, { device }) => {
-    new Graph(device, { maxTensors: 0 });
+    return new Graph(device, { maxTensors: 0 });
   }),
   wrong("graph of NaN tensors", "engine.graph-size", ["NaN"], (_, { device }) => {
-    new Graph(device, { maxTensors: NaN });
+    return new Graph(device, { maxTensors: NaN });
   }),
   wrong("graph too small for its ops", "engine.graph-size", ["8"], (_, { device }) => {
     using g = new Graph(device, { maxTensors: 8 });
@@ -133,7 +133,7 @@ export const wrongNumbers: readonly WrongCall[] = [
   wrong("unknown device", "engine.device", ["tpu", "CPU"], () => Device.open({ device: "tpu" })),
   wrong("device that is no text", "engine.device", ["0"], () => Device.open({ device: mistyped(0) })),
   wrong("arena of 100 TB", "engine.memory", ["bytes"], (_, { device }) => {
-    new Arena(device, "wrong", { a: { shape: [5_000_000, 5_000_000] } });
+    return new Arena(device, "wrong", { a: { shape: [5_000_000, 5_000_000] } });
   }),
   wrong("result of 100 TB", "engine.memory", ["[5000000, 5000000]"], (g) =>
     ops.matmul(g, x(g, 5_000_000, 1), x(g, 1, 5_000_000)),

@@ -91,12 +91,12 @@ export const wrongOwners: readonly WrongCall[] = [
   wrong("graph on a closed device", "engine.disposed", ["CPU"], () => {
     const device = Device.open({ threads: 1 });
     device[Symbol.dispose]();
-    new Graph(device);
+    return new Graph(device);
   }),
   wrong("arena on a closed device", "engine.disposed", ["CPU"], () => {
     const device = Device.open({ threads: 1 });
     device[Symbol.dispose]();
-    new Arena(device, "late", { a: { shape: [4] } });
+    return new Arena(device, "late", { a: { shape: [4] } });
   }),
   wrong("run on a closed device", "disposed", ["CPU", "[4]"], async () => {
     const device = Device.open({ threads: 1 });

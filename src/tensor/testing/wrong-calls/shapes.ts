@@ -122,6 +122,6 @@ export const wrongShapes: readonly WrongCall[] = [
   wrong("variable without rows", "shape", ["[0]"], (g) => g.variable("a", [0])),
   wrong("backward of two losses", "shape", ["[2]", "[1]"], (g) => g.backward(ops.exp(g, x(g, 2)))),
   wrong("arena with an empty tensor", "shape", ["[5, 0]"], (_, { device }) => {
-    new Arena(device, "wrong", { a: { shape: [5, 0] } });
+    return new Arena(device, "wrong", { a: { shape: [5, 0] } });
   }),
 ];

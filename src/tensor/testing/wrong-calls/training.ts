@@ -27,17 +27,17 @@ export const wrongTraining: readonly WrongCall[] = [
   ),
   wrong("sums of no parameters", "gradient", ["none"], () => new GradientSums(new Map())),
   wrong("sums of a tensor that is no parameter", "gradient", ["frozen", "[3]"], (_, { arena }) => {
-    new GradientSums(new Map([["frozen", arena.get("frozen")]]));
+    return new GradientSums(new Map([["frozen", arena.get("frozen")]]));
   }),
   wrong("sums of a bf16 parameter", "gradient", ["bf16", "[4]"], (_, { arena }) => {
-    new GradientSums(new Map([["p", arena.get("halfParameter")]]));
+    return new GradientSums(new Map([["p", arena.get("halfParameter")]]));
   }),
   wrong("sums of a graph's variable", "gradient", ["graph", "[3]"], (g) => {
-    new GradientSums(new Map([["x", x(g, 3)]]));
+    return new GradientSums(new Map([["x", x(g, 3)]]));
   }),
   wrong("sums over two devices", "owner", ["[5]", "[4]"], (_, { arena, other }) => {
     using elsewhere = new Arena(other, "elsewhere", { p: { shape: [4], parameter: true } });
-    new GradientSums(
+    return new GradientSums(
       new Map([
         ["v", arena.get("v")],
         ["p", elsewhere.get("p")],

@@ -1,0 +1,33 @@
+// `nla quickstart`, which `npm start` runs: trains the bundled example and reads a sentence with it. The second time it only
+// reads, because the run is there.
+import path from "node:path";
+import { runDirectory, trainFrom } from "./train.js";
+import type { CommandEntry } from "./program.js";
+import { explainText } from "./explain.js";
+
+// Two folders up from src/cli and from dist/cli alike.
+const CONFIG = path.resolve(import.meta.dirname, "../../configs/quickstart.yaml");
+
+// Not in the training text, and in words that a model of 260 thousand parameters has met.
+const SENTENCE = "The king is dead, and the queen weeps for him.";
+
+/** The `quickstart` command. */
+export const quickstartCommand: CommandEntry = {
+  name: "quickstart",
+  summary: "train the bundled example (about two minutes) and read a sentence with it",
+  arguments: [{ name: "[text]", description: `the sentence; by default "${SENTENCE}"` }],
+  options: [{ flags: "--run <dir>", description: "the run folder; by default runs/quickstart" }],
+  examples: [
+    { command: "nla quickstart", does: "train, then read the default sentence" },
+    {
+      command: 'nla quickstart "Good morrow, my lord."',
+      does: "read another one; no training the second time",
+    },
+  ],
+  jsonHelp: "the reading as `nla explain --json` prints it",
+  action: async ([text], options, context) => {
+    const run = options.run ?? runDirectory(CONFIG, undefined);
+    const directory = await trainFrom(CONFIG, { run, set: [], command: "npm start" }, context);
+    await explainText((text as string | undefined) ?? SENTENCE, { nla: directory }, context);
+  },
+};

@@ -1,0 +1,11 @@
+// Vitest settings: one process per test file (native libraries hold process-wide state), tests beside the source and in test/.
+import { defineConfig } from "vitest/config";
+export default defineConfig({
+    test: {
+        include: ["src/**/*.test.ts", "test/**/*.test.ts"],
+        pool: "forks",
+        maxWorkers: 2,
+        testTimeout: 60_000,
+        hookTimeout: 60_000,
+    },
+});
