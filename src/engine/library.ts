@@ -21,6 +21,9 @@ const PACKAGES: Record<string, readonly string[]> = {
   "win32-arm64": ["win-arm64"],
 };
 
+/** The library with the registry of backends, and no backend ("libggml-vulkan.so"). */
+export const REGISTRY_FILE = /^(lib)?ggml(\.[\w.]+)?\.(so|dylib|dll)$/;
+
 /** An opened ggml and where it came from. */
 export interface GgmlLibrary {
   readonly ggml: Ggml;
@@ -105,7 +108,8 @@ export function loadLibrary(): GgmlLibrary {
   }
   const { directory } = chosen;
   const base = libraryFile(directory, /^(lib)?ggml-base\.(so|dylib|dll)$/);
-  const registry = libraryFile(directory, /^(lib)?ggml(\.v[\d.]+)?\.(so|dylib|dll)$/);
+  // "libggml.v0.5.0.so", in a package for GPUs "libggml.vulkan.v0.5.0.so".
+  const registry = libraryFile(directory, REGISTRY_FILE);
   let ggml: Ggml;
   try {
     ggml = bindGgml(base, registry);

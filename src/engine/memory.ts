@@ -21,12 +21,12 @@ export interface NativeSpec {
  * @throws NlaError `engine.memory` where a device can never hold that much. Asked before allocating, because Linux hands
  *   out memory that it has not got and ends the process when it is touched.
  */
-export function requireRoom(device: Device, subject: string, bytes: number): void {
+export function requireRoom(device: Device, subject: () => string, bytes: number): void {
   const { memoryBytes, name } = device.info;
   if (memoryBytes === null || bytes <= memoryBytes) return;
   throw new NlaError({
     code: "engine.memory",
-    subject: `${subject} on ${name}`,
+    subject: `${subject()} on ${name}`,
     found: `${bytes.toLocaleString("en")} bytes needed`,
     wanted: `at most ${memoryBytes.toLocaleString("en")}, which is all its memory`,
     next: "Use a smaller model, batch or context, or a device with more memory.",
@@ -61,7 +61,7 @@ export class NativeMemory implements Disposable {
     const { ggml } = device.library;
     const { backend } = device;
     const bytes = specs.reduce((sum, { extent, dtype }) => sum + bytesOf(extent, dtype), 0);
-    requireRoom(device, `${specs.length} tensors`, bytes);
+    requireRoom(device, () => `${specs.length} tensors`, bytes);
     this.#device = device;
     this.#context = ggml.init((specs.length + 1) * (Number(ggml.ggml_tensor_overhead()) + 64));
     this.tensors = specs.map(({ extent, dtype, name, parameter = false }) => {

@@ -29,7 +29,6 @@ export class NativeGraph implements Disposable {
   #allocator: Pointer | null = null;
   #tensors = 0;
   readonly #kept = new Set<Pointer>();
-  readonly #known = new Set<Pointer>();
 
   /**
    * @param maxTensors how many tensors the graph may have; metadata for them is reserved, not touched
@@ -92,25 +91,23 @@ export class NativeGraph implements Disposable {
   input(extent: Extent, dtype: Dtype): Pointer {
     const { ggml } = this.#device.library;
     const tensor = ggml.ggml_new_tensor_4d(this.#count(1), GGML_TYPE[dtype], ...extent) as Pointer;
-    this.#known.add(tensor);
     ggml.ggml_set_input(tensor);
     ggml.ggml_set_output(tensor);
     this.expand(tensor); // an input that no op uses would get no memory, and writing to it would abort
     return tensor;
   }
 
-  /** Adds a node. `values` are the arguments of ggml's function after the context. */
-  node(op: OpName, values: readonly (Pointer | number | null)[]): Pointer {
-    // Tensors from outside take places in the graph's lists too, once each.
-    const foreign = values.filter(
-      (value) => typeof value === "bigint" && !this.#known.has(value),
-    ) as Pointer[];
-    const context = this.#count(TENSORS_PER_NODE + new Set(foreign).size);
+  /**
+   * Adds a node.
+   *
+   * @param values the arguments of ggml's function after the context
+   * @param outside how many of them are tensors of other contexts, used here for the first time
+   */
+  node(op: OpName, values: readonly (Pointer | number | null)[], outside = 0): Pointer {
+    // Tensors from outside take places in the graph's lists, too.
+    const context = this.#count(TENSORS_PER_NODE + outside);
     const build = this.#device.library.ggml.ops[op] as (...all: unknown[]) => Pointer;
-    const tensor = build(context, ...values);
-    for (const each of foreign) this.#known.add(each);
-    this.#known.add(tensor);
-    return tensor;
+    return build(context, ...values);
   }
 
   /** How many elements ggml gives a node: a check on the shape that `tensor/` computed. */
@@ -124,13 +121,9 @@ export class NativeGraph implements Disposable {
     return ggml.ggml_backend_dev_supports_op(ggml.ggml_backend_dev_get(this.#device.info.index), tensor);
   }
 
-  /** Appends the node, and what it needs, to the order of execution. */
-  expand(tensor: Pointer): void {
-    if (!this.#known.has(tensor)) {
-      this.#count(1);
-      this.#known.add(tensor);
-    }
-    this.#live();
+  /** Appends the node, and what it needs, to the order of execution. `outside` as for {@link NativeGraph.node}. */
+  expand(tensor: Pointer, outside = 0): void {
+    this.#count(outside);
     this.#device.library.ggml.ggml_build_forward_expand(this.#graph, tensor);
   }
 
@@ -175,7 +168,7 @@ export class NativeGraph implements Disposable {
       ggml.ggml_backend_get_default_buffer_type(this.#device.backend),
     ) as Pointer;
     try {
-      requireRoom(this.#device, subject, ggml.plannedBytes(allocator, this.#graph));
+      requireRoom(this.#device, () => subject, ggml.plannedBytes(allocator, this.#graph));
       // Reserved by hand: the allocator takes a plan for a reservation, and would hand out addresses in no buffer.
       const reserved = ggml.ggml_gallocr_reserve(allocator, this.#graph);
       if (!reserved || !ggml.ggml_gallocr_alloc_graph(allocator, this.#graph)) {

@@ -19,6 +19,7 @@ let target: Target;
 let nla: Nla;
 let folder: string;
 let rows: EvalRow[];
+const file = () => path.join(folder, "eval.parquet");
 beforeAll(async () => {
   device = Device.open({ threads: 1 });
   target = await loadTarget(TARGET, device);
@@ -36,8 +37,6 @@ afterAll(async () => {
 });
 
 describe("readHeldOutRows", () => {
-  const file = () => path.join(folder, "eval.parquet");
-
   it("gives activations with their document, position and text", async () => {
     const { docId, position, text, vector } = rows[5] as EvalRow;
     expect(docId).toMatch(/^story:eval:\d+$/);

@@ -40,7 +40,8 @@ export interface ExtractiveOptions {
 const MAX_CHARACTERS_PER_WORD = 24;
 
 /**
- * A labeller that quotes: `Next: <words after>. Now: <words before>`, deterministic, without a model or a network.
+ * A labeller that quotes: `Next: <words after>. Now: <words before>`, deterministic, without a model or a network. With no
+ * words asked for after the position, the words before stand alone: the names would only cost tokens.
  *
  * The words before come last and end exactly at the position, inside a word and with line breaks as they are, because a
  * reconstructor reads its prompt to the end: its last tokens then are the very tokens whose activation it must give
@@ -66,6 +67,7 @@ export function extractiveLabeller({ wordsBefore = 8, wordsAfter = 2 }: Extracti
           const after = firstWords(textAfter, wordsAfter);
           const before = lastWords(textBefore, wordsBefore);
           if (wordsBefore > 0 && before === "") return null;
+          if (wordsAfter === 0) return before;
           const parts = [
             ...(after === "" ? [] : [`Next: ${after}.`]),
             ...(before === "" ? [] : [`Now: ${before}`]),

@@ -65,7 +65,7 @@ export class Graph implements Owner, Disposable {
   readonly #tape: TapeEntry[] = [];
   readonly #inputs = new GraphInputs();
   readonly #kept = new Set<Handle>();
-  readonly #foreign = new Set<Owner>(); // arenas whose tensors the nodes point to
+  readonly #foreign = new Set<Tensor>(); // of arenas, which have to be there when the graph runs
   #runs = 0; // waiting or under way
   #ran = false;
   readonly #memo = new Map<Tensor, Map<string, Tensor>>();
@@ -99,7 +99,7 @@ export class Graph implements Owner, Disposable {
     this.#inputs.requireFree(name);
     requireDtypeName(`input ${name}`, dtype);
     const extent = extentOf(shape, `input ${name}`);
-    requireRoom(this.device, `input ${name} ${formatShape(shape)}`, bytesOf(extent, dtype));
+    requireRoom(this.device, () => `input ${name} ${formatShape(shape)}`, bytesOf(extent, dtype));
     const tensor = new Tensor(this, this.#native.input(extent, dtype), shape, dtype, name, requiresGrad);
     this.#inputs.declare(tensor);
     return tensor;
@@ -131,13 +131,14 @@ export class Graph implements Owner, Disposable {
    */
   emit(op: OpName, shape: Shape, dtype: Dtype, ...operands: readonly (Tensor | number | null)[]): Tensor {
     this.#requireOpen(op);
-    requireRoom(this.device, `${op} ${formatShape(shape)}`, bytesOf(extentOf(shape, op), dtype));
+    requireRoom(this.device, () => `${op} ${formatShape(shape)}`, bytesOf(extentOf(shape, op), dtype));
+    const before = this.#foreign.size;
     const values = operands.map((operand) => {
       if (!(operand instanceof Tensor)) return operand;
       this.#checkOwner(op, operand);
       return operand.handle;
     });
-    const handle = this.#native.node(op, values);
+    const handle = this.#native.node(op, values, this.#foreign.size - before);
     const elements = this.#native.elements(handle);
     if (elements !== sizeOf(shape)) {
       throw shapeError(
@@ -152,7 +153,7 @@ export class Graph implements Owner, Disposable {
   #checkOwner(op: string, operand: Tensor): void {
     if (operand.owner === this) return;
     if (operand.device === this.device && !(operand.owner instanceof Graph)) {
-      this.#foreign.add(operand.owner);
+      this.#foreign.add(operand);
       return;
     }
     const other =
@@ -254,8 +255,9 @@ export class Graph implements Owner, Disposable {
   /** Fixes that `tensor` and what it needs run after everything expanded so far. */
   expand(tensor: Tensor): Tensor {
     this.#requireOpen(`expand of ${tensor.name} ${formatShape(tensor.shape)}`);
+    const before = this.#foreign.size;
     this.#checkOwner("expand", tensor);
-    this.#native.expand(tensor.handle);
+    this.#native.expand(tensor.handle, this.#foreign.size - before);
     return tensor;
   }
 
@@ -295,7 +297,8 @@ export class Graph implements Owner, Disposable {
     this.#runs++;
     try {
       await this.device.exclusive(async () => {
-        for (const owner of this.#foreign) requireOwner(owner, "a tensor that the graph uses");
+        const owners = new Set(Array.from(this.#foreign, ({ owner }) => owner));
+        for (const owner of owners) requireOwner(owner, "a tensor that the graph uses");
         // Checked here and not before the wait: what was written then, or freed, is known only now.
         this.#inputs.check(inputs);
         this.#inputs.write(inputs);
