@@ -1,5 +1,6 @@
 // The table of commands, in the order in which `nla --help` lists them. A new command is a file beside this one and a line here.
 import { createRequire } from "node:module";
+import { dataCommand } from "./data.js";
 import { describeEngine } from "./describe-engine.js";
 import { doctorCommand } from "./doctor.js";
 import type { CommandEntry } from "./program.js";
@@ -12,4 +13,4 @@ const { version } = createRequire(import.meta.url)("../../package.json") as { ve
 export const VERSION: string = version;
 
 /** Every command of `nla`. */
-export const COMMANDS: readonly CommandEntry[] = [trainCommand, doctorCommand({ version, describeEngine })];
+export const COMMANDS: readonly CommandEntry[] = [trainCommand, dataCommand, doctorCommand({ version, describeEngine })];

@@ -6,7 +6,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Device } from "./device.js";
-import { GGML_VERSION, loadLibrary, nativePackages } from "./library.js";
+import { GGML_VERSION, loadLibrary, nativePackages, REGISTRY_FILE } from "./library.js";
 import { describeEngine, gpuProblems } from "./report.js";
 import { selfTest } from "./self-test.js";
 
@@ -76,6 +76,25 @@ describe("a GPU package that gives no device", () => {
 });
 
 describe("packages", () => {
+  test("the registry is found by its name in each of them, and no backend is taken for it", () => {
+    const registries = [
+      "libggml.v0.5.0.so",
+      "libggml.vulkan.v0.5.0.so",
+      "libggml.dylib",
+      "ggml.dll",
+      "ggml.cuda.dll",
+    ];
+    for (const file of registries) expect(file).toMatch(REGISTRY_FILE);
+    for (const file of [
+      "libggml-base.so",
+      "libggml-cpu-zen4.so",
+      "libggml-vulkan.so",
+      "libllama.v0.5.0.so",
+    ]) {
+      expect(file).not.toMatch(REGISTRY_FILE);
+    }
+  });
+
   test("an unknown platform has none, every known one has some", () => {
     expect(nativePackages("plan9-mips")).toEqual([]);
     for (const platform of [

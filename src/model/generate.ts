@@ -7,11 +7,13 @@ import { NlaError } from "../error.js";
 import { padBatch } from "./batch.js";
 import { KvCache } from "./cache.js";
 import type { Decoder } from "./decoder.js";
-import { attendWithin, finalNorm, forward } from "./forward.js";
+import { attendWithin, forward } from "./forward.js";
 import { declareBatch } from "./graph-inputs.js";
-import { declareInjection, headOf, lastRows } from "./run.js";
+import { chooseToken, nextTokens } from "./next-token.js";
+import type { NextTokenRows, NextTokens } from "./next-token.js";
+import { declareInjection, lastRows } from "./run.js";
 import type { Injection } from "./run.js";
-import { chooseToken, uniformAt } from "./sampling.js";
+import { uniformAt } from "./sampling.js";
 import type { SamplingOptions } from "./sampling.js";
 
 /** Options of {@link generate}. */
@@ -55,7 +57,7 @@ const SLOT_STEP = 32;
 const SHRINK_BELOW = 0.75;
 
 // Choosing tokens holds the event loop: after this many logits (some 10 ms) others get a turn.
-const LOGITS_PER_TURN = 500_000;
+const LOGITS_PER_TURN = 2_000_000;
 
 interface Growing {
   readonly prompt: number;
@@ -137,15 +139,15 @@ export async function generate(
       if (!decode || decode.used !== used) {
         decode?.graph[Symbol.dispose]();
         const started = performance.now();
-        decode = decodeGraph(model, cache, used, options.compute ?? "f32");
+        decode = decodeGraph(model, cache, used, options);
         options.onGraph?.((performance.now() - started) / 1000);
       }
-      const logits = await nextLogits(model, cache, decode, active, signal);
+      const rows = await decodeStep(model, cache, decode, active, signal);
       for (const sequence of active) if (sequence.finish === null) sequence.length++;
       await take(
         model,
         active,
-        logits,
+        rows,
         active.map((_, row) => row),
         options,
       );
@@ -165,13 +167,13 @@ async function replaceCache(cache: KvCache, rows: readonly number[], signal?: Ab
   return selected;
 }
 
-/** Reads all prompts into the cache; logits after each prompt's last token, [prompts, vocabulary]. */
+/** Reads all prompts into the cache; what may follow each prompt's last token. */
 async function readPrompts(
   model: Decoder,
   prompts: readonly (readonly number[])[],
   cache: KvCache,
-  { inject = [], compute = "f32", signal, onGraph }: GenerateOptions,
-): Promise<Float32Array> {
+  { inject = [], compute = "f32", temperature = 1, signal, onGraph }: GenerateOptions,
+): Promise<NextTokenRows> {
   const { config } = model;
   const started = performance.now();
   const batch = padBatch(prompts, { maxLength: config.contextLength });
@@ -192,19 +194,17 @@ async function readPrompts(
     },
   });
   const last = ops.gatherRows(g, blocks.at(-1) as Tensor, g.input("last", [batch.rows], "i32"));
-  const logits = g.output(
-    ops.logits(g, finalNorm(g, model, last), headOf(model), { softcap: config.logitSoftcap }),
-  );
+  const next = nextTokens(g, model, last, temperature);
   g.compile();
   onGraph?.((performance.now() - started) / 1000);
   await g.run({ ...declared.values(batch), ...injection?.values, last: lastRows(batch) }, signal);
-  return logits.readF32();
+  return next.read();
 }
 
 interface DecodeGraph {
   readonly graph: Graph;
   readonly used: number;
-  readonly logits: Tensor;
+  readonly next: NextTokens;
   readonly windows: readonly (number | null)[];
 }
 
@@ -213,7 +213,12 @@ function noMaskWithin(): never {
 }
 
 /** One token per row, attending over the first `used` slots of the cache. */
-function decodeGraph(model: Decoder, cache: KvCache, used: number, compute: "f32" | "bf16"): DecodeGraph {
+function decodeGraph(
+  model: Decoder,
+  cache: KvCache,
+  used: number,
+  { compute = "f32", temperature = 1 }: GenerateOptions,
+): DecodeGraph {
   const { config } = model;
   const { rows } = cache;
   const g = new Graph(model.device, { recording: false, compute });
@@ -248,21 +253,20 @@ function decodeGraph(model: Decoder, cache: KvCache, used: number, compute: "f32
       },
     },
   );
-  const normed = finalNorm(g, model, blocks.at(-1) as Tensor);
-  const logits = g.output(ops.logits(g, normed, headOf(model), { softcap: config.logitSoftcap }));
+  const next = nextTokens(g, model, blocks.at(-1) as Tensor, temperature);
   g.compile();
-  return { graph: g, used, logits, windows };
+  return { graph: g, used, next, windows };
 }
 
 const F16_MINUS_INFINITY = 0xfc00;
 
-async function nextLogits(
+async function decodeStep(
   model: Decoder,
   cache: KvCache,
-  { graph, used, logits, windows }: DecodeGraph,
+  { graph, used, next, windows }: DecodeGraph,
   active: readonly Growing[],
   signal?: AbortSignal,
-): Promise<Float32Array> {
+): Promise<NextTokenRows> {
   // A row that has ended computes its last token again, in its own slot: harmless, and cheaper than another graph.
   const ids = Int32Array.from(active, ({ tokens }) => tokens.at(-1) as number);
   const positions = Int32Array.from(active, ({ length }) =>
@@ -282,36 +286,27 @@ async function nextLogits(
     inputs[`mask${window ?? ""}`] = mask;
   }
   await graph.run(inputs, signal);
-  return logits.readF32();
+  return next.read();
 }
 
-/** Chooses the next token of every growing sequence; `rowOf[i]` is the row of logits of sequence i. */
+/** Chooses the next token of every growing sequence; `rowOf[i]` is the row of sequence i. */
 async function take(
   model: Decoder,
   active: readonly Growing[],
-  logits: Float32Array,
+  rows: NextTokenRows,
   rowOf: readonly number[],
   options: GenerateOptions,
 ): Promise<void> {
   const { maxNewTokens, stopTokens = [], stopStrings = [], decode } = options;
-  const size = model.config.vocabulary;
-  const scratch = new Float64Array(size);
   let since = 0;
   for (const [i, sequence] of active.entries()) {
     if (sequence.finish !== null) continue;
-    if ((since += size) > LOGITS_PER_TURN) {
+    if ((since += rows.vocabulary) > LOGITS_PER_TURN) {
       since = 0;
       await setImmediate();
     }
     const uniform = uniformAt(sequence.seed, sequence.tokens.length);
-    const { token, logProb, entropy } = chooseToken(
-      logits,
-      (rowOf[i] as number) * size,
-      size,
-      uniform,
-      options,
-      scratch,
-    );
+    const { token, logProb, entropy } = chooseToken(rows, rowOf[i] as number, uniform, options);
     sequence.tokens.push(token);
     sequence.logProbs.push(logProb);
     sequence.entropies.push(entropy);

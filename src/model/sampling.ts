@@ -12,15 +12,6 @@ export interface SamplingOptions {
   readonly topP?: number;
 }
 
-/** A chosen token. */
-export interface Choice {
-  readonly token: number;
-  /** log p(token) of the model itself, before temperature and cuts, nats. */
-  readonly logProb: number;
-  /** Entropy of the model's distribution, before temperature and cuts, nats. */
-  readonly entropy: number;
-}
-
 function mix(x: number): number {
   x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
   x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
@@ -36,112 +27,68 @@ export function uniformAt(seed: number, step: number): number {
   return ((a >>> 5) * 67108864 + (b >>> 6)) / 9007199254740992;
 }
 
-/**
- * Chooses from `size` logits that start at `offset`.
- *
- * @param uniform a number in [0, 1)
- * @param weights scratch of `size` elements; what is in it does not matter
- * @throws NlaError `model.not-finite` where a logit is NaN or +infinite
- */
-export function chooseToken(
-  logits: Float32Array,
-  offset: number,
-  size: number,
-  uniform: number,
-  { temperature = 1, topK = 0, topP = 1 }: SamplingOptions,
-  weights: Float64Array = new Float64Array(size),
-): Choice {
-  const row = logits.subarray(offset, offset + size);
-  let max = -Infinity;
+/** Index of the greatest number, the first of equals. */
+export function argmax(values: Float32Array): number {
   let best = 0;
-  for (let i = 0; i < size; i++) {
-    const value = row[i] as number;
-    if (value > max) {
-      max = value;
-      best = i;
-    }
-  }
-  let total = 0;
-  let weighted = 0;
-  for (let i = 0; i < size; i++) {
-    const shifted = (row[i] as number) - max;
-    const weight = Math.exp(shifted);
-    weights[i] = weight;
-    if (weight === 0) continue; // 0 · -inf is NaN, and counts nothing
-    total += weight;
-    weighted += weight * shifted;
-  }
-  // NaN anywhere makes the sum NaN, and so does a maximum of +inf or -inf.
-  if (!Number.isFinite(total) || !(total > 0)) throw notFinite(row);
-  const logTotal = Math.log(total);
-  const entropy = logTotal - weighted / total;
-  if (temperature === 0) return { token: best, logProb: -logTotal, entropy };
-  if (temperature !== 1) {
-    total = 0;
-    for (let i = 0; i < size; i++) {
-      const weight = Math.exp(((row[i] as number) - max) / temperature);
-      weights[i] = weight;
-      total += weight;
-    }
-  }
-  const kept = topK > 0 || topP < 1 ? cut(row, max, weights, { temperature, topK, topP }) : total;
-  const token = draw(weights, size, uniform * kept, best);
-  return { token, logProb: (row[token] as number) - max - logTotal, entropy };
+  for (let i = 1; i < values.length; i++) if ((values[i] as number) > (values[best] as number)) best = i;
+  return best;
 }
 
-/** The first token at which the running sum of weights exceeds `target`. */
-function draw(weights: Float64Array, size: number, target: number, best: number): number {
-  let left = target;
-  for (let i = 0; i < size; i++) {
-    left -= weights[i] as number;
+/**
+ * Draws an index with probability in proportion to its weight, after the cuts.
+ *
+ * @param weights not negative; they need not add up to one. Temperature is in them already
+ * @param uniform a number in [0, 1)
+ * @throws NlaError `model.not-finite` where the weights have no finite sum above 0
+ */
+export function draw(
+  weights: Float32Array,
+  uniform: number,
+  { topK = 0, topP = 1 }: Pick<SamplingOptions, "topK" | "topP"> = {},
+): number {
+  const kept = topK > 0 || topP < 1 ? cut(weights, topK, topP) : weights;
+  let total = 0;
+  for (let i = 0; i < kept.length; i++) total += kept[i] as number;
+  if (!(total > 0 && total < Infinity)) throw notFinite(weights);
+  let left = uniform * total;
+  for (let i = 0; i < kept.length; i++) {
+    left -= kept[i] as number;
     if (left < 0) return i;
   }
-  return best; // only by rounding
+  return argmax(kept); // only by rounding
 }
 
 /**
- * Sets the weights of all but the best tokens to 0: the topK best, and of those the fewest whose share reaches topP. Among
- * equal logits the lower id is the better one, so that the choice is the same everywhere.
- *
- * @returns the sum of the weights left
+ * A copy with all but the best weights 0: the topK best, and of those the fewest whose share reaches topP. Among equals the
+ * lower index is the better one, so that the choice is the same everywhere.
  */
-function cut(
-  row: Float32Array,
-  max: number,
-  weights: Float64Array,
-  { temperature, topK, topP }: Required<SamplingOptions>,
-): number {
-  const ascending = row.slice().sort(); // numbers alone: twenty times faster than sorting ids by them
-  const size = row.length;
+function cut(weights: Float32Array, topK: number, topP: number): Float32Array {
+  const ascending = weights.slice().sort(); // numbers alone: twenty times faster than sorting indices by them
+  const size = weights.length;
   let count = topK > 0 ? Math.min(topK, size) : size;
-  const weightAt = (rank: number) => Math.exp(((ascending[size - 1 - rank] as number) - max) / temperature);
+  const ranked = (rank: number) => ascending[size - 1 - rank] as number;
   if (topP < 1) {
     let all = 0;
-    for (let rank = 0; rank < count; rank++) all += weightAt(rank);
+    for (let rank = 0; rank < count; rank++) all += ranked(rank);
     let reached = 0;
     let rank = 0;
-    while (rank < count && reached < topP * all) reached += weightAt(rank++);
+    while (rank < count && reached < topP * all) reached += ranked(rank++);
     count = Math.max(1, rank);
   }
-  const last = ascending[size - count] as number;
-  let atLast = 0; // how many of the tokens with the last logit are kept
-  for (let rank = count - 1; rank >= 0 && ascending[size - 1 - rank] === last; rank--) atLast++;
-  let total = 0;
-  for (let i = 0; i < size; i++) {
-    const value = row[i] as number;
-    if (value > last || (value === last && atLast-- > 0)) total += weights[i] as number;
-    else weights[i] = 0;
-  }
-  return total;
+  const last = ranked(count - 1);
+  let atLast = 0; // how many of those equal to the last are kept
+  for (let rank = count - 1; rank >= 0 && ranked(rank) === last; rank--) atLast++;
+  return weights.map((weight) => (weight > last || (weight === last && atLast-- > 0) ? weight : 0));
 }
 
-function notFinite(row: Float32Array): NlaError {
-  const at = row.findIndex((value) => Number.isNaN(value) || value === Infinity);
+function notFinite(weights: Float32Array): NlaError {
+  const at = weights.findIndex((weight) => !Number.isFinite(weight));
   return new NlaError({
     code: "model.not-finite",
-    subject: "the logits of a generated token",
-    found: at < 0 ? `${row.length} logits, all -Infinity` : `${row[at]} at token ${at} of ${row.length}`,
-    wanted: "finite logits",
+    subject: "the probabilities of a generated token",
+    found:
+      at < 0 ? `${weights.length} that add up to 0` : `${weights[at]} at token ${at} of ${weights.length}`,
+    wanted: "finite probabilities",
     next: "Check the weights and injected vectors; with bf16 the numbers may have overflowed, so try f32.",
   });
 }

@@ -116,12 +116,12 @@ describe("read", () => {
     ["an empty text", "", {}, "read.empty", "nothing"],
     ["a position beyond the text", TEXT, { positions: [99] }, "read.position", "a text of 23 tokens"],
     ["half a position", TEXT, { positions: [1.5] }, "read.position", "a text of 23 tokens"],
-    ["a text longer than the context", "dog ".repeat(300), {}, "model.batch", "tokens"],
+    ["a text longer than the context", "dog ".repeat(300), {}, "read.length", "tokens"],
   ])("refuses %s", async (_, text, options, code, found) => {
     const error = await failure(read(target, nla, text, options));
     expect(error.code).toBe(code);
     expect(error.found).toContain(found);
-    if (code === "model.batch") {
+    if (code === "read.length") {
       expect(error.found).toMatch(/^\d{3} tokens$/);
       expect(error.wanted).toContain("128");
     }

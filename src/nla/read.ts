@@ -137,7 +137,7 @@ export interface Reading {
 /**
  * Reads a text token by token: the target's activation at the NLA's layer, explained, and reconstructed from the explanation.
  *
- * @throws NlaError `read.empty`, `read.position`, `read.width` where NLA and target do not fit, `model.batch` for a text
+ * @throws NlaError `read.empty`, `read.position`, `read.width` where NLA and target do not fit, `read.length` for a text
  *   longer than the target's context
  */
 export async function read(
@@ -156,6 +156,16 @@ export async function read(
       found: "nothing",
       wanted: "at least one token",
       next: "Give some text, or --file with some in it.",
+    });
+  }
+  const { contextLength } = target.model.config;
+  if (ids.length > contextLength) {
+    throw new NlaError({
+      code: "read.length",
+      subject: "the text to read",
+      found: `${ids.length} tokens`,
+      wanted: `at most ${contextLength}, the context of ${target.name}`,
+      next: "Cut the text, or read it in parts.",
     });
   }
   const positions = resolvePositions(wanted, ids.length);

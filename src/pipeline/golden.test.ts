@@ -124,7 +124,7 @@ function comparable(sidecar: DatasetSidecar): object {
 
 describe.each(GOLDEN.map((name) => [name, sharedPath(`golden/nla/${name}`)] as const))(
   "%s",
-  (name, found) => {
+  (_, found) => {
     const folder = found ?? "";
     const scratch = mkdtempSync(path.join(tmpdir(), "nlakit-pipeline-"));
     const out = (file: string) => path.join(scratch, file);

@@ -254,7 +254,7 @@ export class Graph implements Owner, Disposable {
 
   /** Fixes that `tensor` and what it needs run after everything expanded so far. */
   expand(tensor: Tensor): Tensor {
-    this.#requireOpen(`expand of ${tensor.name} ${formatShape(tensor.shape)}`);
+    this.#requireOpen("expand", tensor);
     const before = this.#foreign.size;
     this.#checkOwner("expand", tensor);
     this.#native.expand(tensor.handle, this.#foreign.size - before);
@@ -328,11 +328,11 @@ export class Graph implements Owner, Disposable {
     return this.#ran ? null : "before";
   }
 
-  #requireOpen(what: string): void {
+  #requireOpen(what: string, tensor: Tensor | null = null): void {
     if (!this.#native.allocated) return;
     throw new NlaError({
       code: "tensor.compiled",
-      subject: what,
+      subject: tensor ? `${what} of ${tensor.name} ${formatShape(tensor.shape)}` : what,
       found: "a graph that is compiled",
       wanted: "one under construction",
       next: "Add ops and outputs before compile() and the first run().",

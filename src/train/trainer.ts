@@ -1,39 +1,18 @@
-// One optimizer step of any loss over any number of micro-batches: graphs by shape, gradient sums, AdamW, and the state that
-// a checkpoint holds. What the loss is comes from the caller; when to step, log and save is the loops' business.
+// One optimizer step of any loss over any number of micro-batches: gradient sums, AdamW, and the state that a checkpoint
+// holds. What the loss is comes from the caller; when to step, log and save is the loops' business.
 import path from "node:path";
 import { openSafetensors, writeSafetensors } from "../data/safetensors.js";
 import { NlaError } from "../error.js";
 import { storedTensor } from "../model/index.js";
-import { formatShape, GradientSums, Graph } from "../tensor/index.js";
-import type { AdamwState, Device, HostArray, Optimizer, Tensor } from "../tensor/index.js";
-
-/** A loss in a graph, made for micro-batches of one shape. */
-export interface LossGraph<Micro> {
-  /** One element; micro-batches add up, so their weights must too. */
-  readonly loss: Tensor;
-  /** Tensors to read after each run. */
-  readonly outputs: Readonly<Record<string, Tensor>>;
-  values(micro: Micro): Record<string, HostArray>;
-}
+import { formatShape, GradientSums } from "../tensor/index.js";
+import type { AdamwState, Optimizer, Tensor } from "../tensor/index.js";
+import { LossGraphs } from "./loss-graphs.js";
+import type { LossGraphsOptions, PassResult } from "./loss-graphs.js";
 
 /** Options of {@link Trainer}. */
-export interface TrainerOptions<Micro> {
-  readonly device: Device;
+export interface TrainerOptions<Micro> extends LossGraphsOptions<Micro> {
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly optimizer: Optimizer<AdamwState>;
-  readonly compute: "f32" | "bf16";
-  /** Appends the loss for micro-batches like `micro` to a graph. */
-  readonly build: (g: Graph, micro: Micro) => LossGraph<Micro>;
-  /** Micro-batches with the same key share a graph. */
-  readonly shapeOf: (micro: Micro) => string;
-}
-
-/** What a pass over micro-batches gave. */
-export interface PassResult {
-  /** Sum of the micro-batches' losses. */
-  readonly loss: number;
-  /** For each micro-batch, its outputs. */
-  readonly outputs: readonly Readonly<Record<string, Float32Array>>[];
 }
 
 /** What a step gave. */
@@ -43,25 +22,20 @@ export interface StepResult extends PassResult {
   readonly skipped: boolean;
 }
 
-// Compiled graphs keep their working memory; a handful of lengths covers a training set that is padded to steps of 16.
-const MAX_GRAPHS = 6;
-
-interface Compiled<Micro> {
-  readonly graph: Graph;
-  readonly losses: LossGraph<Micro>;
-}
-
 /** A loss with its gradients and optimizer state. */
 export class Trainer<Micro> implements Disposable {
-  readonly #options: TrainerOptions<Micro>;
+  readonly #optimizer: Optimizer<AdamwState>;
   readonly #sums: GradientSums;
   readonly #state: AdamwState;
-  readonly #graphs = new Map<string, Compiled<Micro>>();
+  readonly #training: LossGraphs<Micro>;
+  readonly #measuring: LossGraphs<Micro>;
 
-  constructor(options: TrainerOptions<Micro>) {
-    this.#options = options;
-    this.#sums = new GradientSums(options.parameters);
-    this.#state = options.optimizer.init(this.#sums);
+  constructor({ parameters, optimizer, ...graphs }: TrainerOptions<Micro>) {
+    this.#optimizer = optimizer;
+    this.#sums = new GradientSums(parameters);
+    this.#state = optimizer.init(this.#sums);
+    this.#training = new LossGraphs(graphs, this.#sums);
+    this.#measuring = new LossGraphs(graphs);
   }
 
   /** Optimizer steps taken and skipped. */
@@ -76,55 +50,14 @@ export class Trainer<Micro> implements Disposable {
    */
   async step(micros: readonly Micro[], learningRate: number, signal?: AbortSignal): Promise<StepResult> {
     this.#sums.clear();
-    const pass = await this.#run(micros, true, signal);
-    const { gradientNorm, skipped } = await this.#options.optimizer.update(this.#state, learningRate, signal);
+    const pass = await this.#training.run(micros, signal);
+    const { gradientNorm, skipped } = await this.#optimizer.update(this.#state, learningRate, signal);
     return { ...pass, gradientNorm, skipped };
   }
 
   /** The same losses without gradients and without a change. */
   measure(micros: readonly Micro[], signal?: AbortSignal): Promise<PassResult> {
-    return this.#run(micros, false, signal);
-  }
-
-  async #run(micros: readonly Micro[], training: boolean, signal?: AbortSignal): Promise<PassResult> {
-    let loss = 0;
-    const outputs: Record<string, Float32Array>[] = [];
-    for (const micro of micros) {
-      const { graph, losses } = this.#graph(micro, training);
-      await graph.run(losses.values(micro), signal);
-      loss += losses.loss.readF32()[0] as number;
-      outputs.push(
-        Object.fromEntries(Object.entries(losses.outputs).map(([name, tensor]) => [name, tensor.readF32()])),
-      );
-    }
-    return { loss, outputs };
-  }
-
-  #graph(micro: Micro, training: boolean): Compiled<Micro> {
-    const key = `${training ? "train" : "measure"} ${this.#options.shapeOf(micro)}`;
-    let compiled = this.#graphs.get(key);
-    if (compiled) {
-      this.#graphs.delete(key); // and back in as the newest
-    } else {
-      const { device, compute, build } = this.#options;
-      const graph = new Graph(device, { compute, recording: training });
-      const losses = build(graph, micro);
-      graph.output(losses.loss);
-      for (const tensor of Object.values(losses.outputs)) graph.output(tensor);
-      if (training) this.#sums.accumulate(graph, graph.backward(losses.loss));
-      graph.compile();
-      compiled = { graph, losses };
-      this.#dropOldest();
-    }
-    this.#graphs.set(key, compiled);
-    return compiled;
-  }
-
-  #dropOldest(): void {
-    const [oldest] = this.#graphs;
-    if (this.#graphs.size < MAX_GRAPHS || !oldest) return;
-    oldest[1].graph[Symbol.dispose]();
-    this.#graphs.delete(oldest[0]);
+    return this.#measuring.run(micros, signal);
   }
 
   /** Writes the optimizer's moments to `{name}.safetensors` in a folder; the counters go into the checkpoint's state. */
@@ -168,8 +101,8 @@ export class Trainer<Micro> implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { graph } of this.#graphs.values()) graph[Symbol.dispose]();
-    this.#graphs.clear();
+    this.#training[Symbol.dispose]();
+    this.#measuring[Symbol.dispose]();
     this.#state[Symbol.dispose]();
     this.#sums[Symbol.dispose]();
   }

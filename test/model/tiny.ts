@@ -1,7 +1,7 @@
 // Small random decoders for tests of the model layer, and the slow way to do what generation does fast.
 import { Decoder, parseConfig, randomParameters, run } from "../../src/model/index.js";
 import type { DecoderConfig, Injection, SamplingOptions } from "../../src/model/index.js";
-import { chooseToken, uniformAt } from "../../src/model/sampling.js";
+import { argmax, draw, uniformAt } from "../../src/model/sampling.js";
 import type { Device } from "../../src/tensor/index.js";
 
 /** config.json of a Llama with grouped queries; `overrides` replace or add keys. */
@@ -45,18 +45,20 @@ export async function continueSlowly(
   prompt: readonly number[],
   options: SamplingOptions & { maxNewTokens: number; seed: number; inject?: readonly Injection[] },
 ): Promise<{ tokens: number[]; logProbs: number[]; entropies: number[] }> {
-  const { vocabulary, contextLength } = model.config;
+  const { contextLength } = model.config;
   const tokens: number[] = [];
   const logProbs: number[] = [];
   const entropies: number[] = [];
-  const { inject = [] } = options;
+  const { inject = [], temperature = 1, topK = 0, topP = 1 } = options;
   while (tokens.length < options.maxNewTokens && prompt.length + tokens.length < contextLength) {
     const { logits } = await run(model, [[...prompt, ...tokens]], { logits: "last", inject });
     const uniform = uniformAt(options.seed, tokens.length);
-    const choice = chooseToken(logits!, 0, vocabulary, uniform, options);
-    tokens.push(choice.token);
-    logProbs.push(choice.logProb);
-    entropies.push(choice.entropy);
+    const weights = Float32Array.from(logSoftmax(logits!.map((x) => x / (temperature || 1))), Math.exp);
+    const token = temperature === 0 ? argmax(logits!) : draw(weights, uniform, { topK, topP });
+    const logP = logSoftmax(logits!);
+    tokens.push(token);
+    logProbs.push(logP[token]!);
+    entropies.push(-logP.reduce((sum, x) => sum + Math.exp(x) * x, 0));
   }
   return { tokens, logProbs, entropies };
 }

@@ -1,0 +1,23 @@
+// Which model a pair is read with: the one named on the command line, else the one that the pair's sidecar names.
+import { existsSync } from "node:fs";
+import { NlaError } from "../error.js";
+import { BUNDLED, targetDirectory } from "../nla/target.js";
+
+/**
+ * The target's name or path.
+ *
+ * @param named what `--model` says
+ * @param stated what the pair's sidecar says (base_checkpoint)
+ * @throws NlaError `cli.target` where there is none, or none is there
+ */
+export function targetOf(named: string | undefined, stated: string | null): string {
+  const name = named ?? stated;
+  if (name !== null && existsSync(targetDirectory(name))) return name;
+  throw new NlaError({
+    code: "cli.target",
+    subject: named === undefined ? "the target that the NLA's sidecar names" : `--model ${named}`,
+    found: name === null ? "no name" : `${name}, and no such folder here`,
+    wanted: `a model folder, or a bundled model (${BUNDLED.join(", ")})`,
+    next: "Give --model the folder of the model that the NLA was trained for.",
+  });
+}
