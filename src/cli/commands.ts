@@ -4,6 +4,7 @@ import { dataCommand } from "./data.js";
 import { describeEngine } from "./describe-engine.js";
 import { doctorCommand } from "./doctor.js";
 import type { CommandEntry } from "./program.js";
+import { quickstartCommand } from "./quickstart.js";
 import { trainCommand } from "./train.js";
 
 // Two folders up from src/cli and from dist/cli alike.
@@ -13,4 +14,9 @@ const { version } = createRequire(import.meta.url)("../../package.json") as { ve
 export const VERSION: string = version;
 
 /** Every command of `nla`. */
-export const COMMANDS: readonly CommandEntry[] = [trainCommand, dataCommand, doctorCommand({ version, describeEngine })];
+export const COMMANDS: readonly CommandEntry[] = [
+  quickstartCommand,
+  trainCommand,
+  dataCommand,
+  doctorCommand({ version, describeEngine }),
+];

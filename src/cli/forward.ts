@@ -32,7 +32,8 @@ export async function readIds(text: string): Promise<number[][]> {
     throw fail(messageOf(cause), cause);
   }
   if (!Array.isArray(value)) throw fail(value === null ? "null" : `a ${typeof value}`);
-  const lists: unknown[] = value.length > 0 && value.every((each) => typeof each === "number") ? [value] : value;
+  const lists: unknown[] =
+    value.length > 0 && value.every((each) => typeof each === "number") ? [value] : value;
   let count = 0;
   for (const [row, list] of lists.entries()) {
     if (!Array.isArray(list)) throw fail(`${JSON.stringify(list)} for sequence ${row}`);
@@ -74,7 +75,11 @@ interface Named {
 }
 
 /** The tensors of a pass by their names in the file: packed, the real tokens of sequence 0, then 1, and so on. */
-function namedTensors({ embedded, blocks, normed, logits }: RunResult, dim: number, vocabulary: number): Named[] {
+function namedTensors(
+  { embedded, blocks, normed, logits }: RunResult,
+  dim: number,
+  vocabulary: number,
+): Named[] {
   const tensors: Named[] = [];
   if (logits) tensors.push({ name: "logits", values: logits, width: vocabulary });
   if (embedded) tensors.push({ name: "hidden.embed", values: embedded, width: dim });
@@ -102,14 +107,22 @@ export const forwardCommand: CommandEntry = {
     { flags: "--out <file>", description: "the safetensors file to write, float32", required: true },
     { flags: "--capture <blocks>", description: "all, or block numbers such as 0,1,2", parse: parseCapture },
     { flags: "--logits", description: "also the logits of every token" },
-    { flags: "--threads <n>", description: "CPU threads; by default all cores", parse: wholeNumber("--threads", 1) },
+    {
+      flags: "--threads <n>",
+      description: "CPU threads; by default all cores",
+      parse: wholeNumber("--threads", 1),
+    },
   ],
   examples: [
     {
-      command: "nla forward --model aidreams260K --ids '[[1, 403, 407], [1, 9]]' --capture all --logits --out f.safetensors",
+      command:
+        "nla forward --model aidreams260K --ids '[[1, 403, 407], [1, 9]]' --capture all --logits --out f.safetensors",
       does: "everything",
     },
-    { command: "nla forward --model DIR --ids @ids.json --capture 20 --out f.safetensors", does: "the output of block 20" },
+    {
+      command: "nla forward --model DIR --ids @ids.json --capture 20 --out f.safetensors",
+      does: "the output of block 20",
+    },
   ],
   jsonHelp: "{model, lengths, tensors: [{name, shape}], out}",
   action: async (_, options, { stdout, json, signal }) => {

@@ -1,9 +1,9 @@
 // `nla quickstart`, which `npm start` runs: trains the bundled example and reads a sentence with it. The second time it only
 // reads, because the run is there.
 import path from "node:path";
-import { runDirectory, trainFrom } from "./train.js";
+import { explainCommand } from "./explain.js";
 import type { CommandEntry } from "./program.js";
-import { explainText } from "./explain.js";
+import { runDirectory, trainFrom } from "./train.js";
 
 // Two folders up from src/cli and from dist/cli alike.
 const CONFIG = path.resolve(import.meta.dirname, "../../configs/quickstart.yaml");
@@ -28,6 +28,7 @@ export const quickstartCommand: CommandEntry = {
   action: async ([text], options, context) => {
     const run = options.run ?? runDirectory(CONFIG, undefined);
     const directory = await trainFrom(CONFIG, { run, set: [], command: "npm start" }, context);
-    await explainText((text as string | undefined) ?? SENTENCE, { nla: directory }, context);
+    const flags = { nla: directory, temperature: 0, maxNewTokens: 200, seed: 0 };
+    await explainCommand.action?.([(text as string | undefined) ?? SENTENCE], flags, context);
   },
 };

@@ -16,10 +16,6 @@ function rowsAt(temperature: number, logits: readonly number[] = LOGITS): NextTo
     const total = weights.reduce((a, b) => a + b, 0);
     return weights.map((x) => x / total);
   };
-  const between = (row: readonly number[]) => {
-    const other = row.map(() => 1 / row.length);
-    return Float32Array.from([...other, ...row, ...other]);
-  };
   const p = softmax(1);
   return {
     vocabulary: logits.length,
@@ -32,6 +28,11 @@ function rowsAt(temperature: number, logits: readonly number[] = LOGITS): NextTo
     ),
     tempered: between(softmax(temperature === 0 ? 1 : 1 / temperature)),
   };
+}
+
+function between(row: readonly number[]): Float32Array {
+  const other = row.map(() => 1 / row.length);
+  return Float32Array.from([...other, ...row, ...other]);
 }
 
 /** Sort, cut, normalise: as the papers state it. */

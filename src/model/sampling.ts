@@ -46,16 +46,25 @@ export function draw(
   uniform: number,
   { topK = 0, topP = 1 }: Pick<SamplingOptions, "topK" | "topP"> = {},
 ): number {
-  const kept = topK > 0 || topP < 1 ? cut(weights, topK, topP) : weights;
-  let total = 0;
-  for (let i = 0; i < kept.length; i++) total += kept[i] as number;
-  if (!(total > 0 && total < Infinity)) throw notFinite(weights);
+  let total = sumOf(weights);
+  if (!(total > 0 && total < Infinity)) throw notFinite(weights); // before the cut, which would leave a NaN out
+  let kept = weights;
+  if (topK > 0 || topP < 1) {
+    kept = cut(weights, topK, topP);
+    total = sumOf(kept);
+  }
   let left = uniform * total;
   for (let i = 0; i < kept.length; i++) {
     left -= kept[i] as number;
     if (left < 0) return i;
   }
   return argmax(kept); // only by rounding
+}
+
+function sumOf(values: Float32Array): number {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i] as number;
+  return total;
 }
 
 /**

@@ -1,17 +1,17 @@
 // How good a pair is on held-out activations while it is being trained: quick, greedy, and the same rows every time, so that
-// the curve is of the pair and not of the draw. The full evaluation with intervals is evaluate/'s.
-import { FidelityAccumulator } from "../nla/fidelity.js";
+// the curve is of the pair and not of the draw. The numbers are those of `nla eval` (evaluate/), without its intervals.
+import { evaluateRows } from "../evaluate/evaluation.js";
+import { explainRows } from "../evaluate/explained-rows.js";
+import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
+import { FidelityAccumulator, reconstructionScores } from "../nla/fidelity.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
+import { FAILURE_REWARD, rewardOfMse } from "./reward.js";
+import type { RewardOptions } from "./reward.js";
 import type { Json } from "./run-folder.js";
 
 /** A held-out activation. */
-export interface HeldOutRow {
-  readonly vector: Float32Array;
-  readonly docId: string;
-  readonly position: number;
-  /** The text up to the position, where the data set has it. */
-  readonly text: string | null;
+export interface HeldOutRow extends EvalRow {
   /** The label that the warm start would have been given, where there is one. */
   readonly label: string | null;
 }
@@ -25,6 +25,15 @@ export interface HeldOutOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** An explanation of a held-out activation with its scores. */
+export interface HeldOutExplanation {
+  readonly text: string | null;
+  /** null where there is no explanation, or one that the reconstructor cannot take. */
+  readonly mse: number | null;
+  /** null as `mse`, and where the reconstruction is zero: it has no direction. */
+  readonly cosine: number | null;
+}
+
 /** What was measured, and the explanations it was measured on. */
 export interface HeldOutResult {
   /** As it goes into metrics.jsonl under `eval`. */
@@ -32,77 +41,69 @@ export interface HeldOutResult {
     readonly n: number;
     readonly fve: number;
     readonly fve_meannorm: number;
+    /** Denominators of the two. */
     readonly variance: number;
+    readonly variance_meannorm: number;
+    /** FVE of each row with the explanation of another document's activation. */
     readonly shuffled_fve: number;
     /** Mean tokens of a response, its end included. */
     readonly length: number;
-    /** Share without an explanation. They count as an empty text. */
+    /** Share without a reconstruction. They count as the mean activation: nothing explained. */
     readonly failed: number;
   };
-  readonly explanations: readonly {
-    readonly text: string | null;
-    readonly mse: number;
-    readonly cosine: number;
-  }[];
+  readonly explanations: readonly HeldOutExplanation[];
 }
 
 /**
- * Explains every row greedily and reconstructs it. The shuffled control scores each explanation against the activation of
- * another document.
+ * Explains every row greedily and reconstructs it.
+ *
+ * @param rows of at least two documents
+ * @throws NlaError of explainRows and evaluateRows
  */
 export async function measurePair(
   verbalizer: Verbalizer,
   reconstructor: Reconstructor,
   rows: readonly HeldOutRow[],
-  { maxNewTokens, compute, batch = 128, signal }: HeldOutOptions,
+  { batch = 128, ...options }: HeldOutOptions,
 ): Promise<HeldOutResult> {
-  const { dim, mseScale } = reconstructor.contract;
-  const real = new FidelityAccumulator(dim, { mseScale });
-  const shuffled = new FidelityAccumulator(dim, { mseScale });
-  const explanations: { text: string | null; mse: number; cosine: number }[] = [];
-  let tokens = 0;
-  let failed = 0;
-  const others = otherDocument(rows);
-  for (let start = 0; start < rows.length; start += batch) {
-    const part = rows.slice(start, start + batch);
-    const vectors = part.map(({ vector }) => vector);
-    const responses = await verbalizer.explain(vectors, { maxNewTokens, compute, signal });
-    const texts = responses.map(({ text }) => text ?? "");
-    const rebuilt = await reconstructor.reconstruct(texts, { compute, signal, batch });
-    part.forEach(({ vector }, i) => {
-      const prediction = rebuilt[i] as Float32Array;
-      const { mse, cosine } = real.add(prediction, vector);
-      shuffled.add(prediction, (rows[others[start + i] as number] as HeldOutRow).vector);
-      const text = responses[i]?.text ?? null;
-      explanations.push({ text, mse, cosine });
-      tokens += responses[i]?.tokens.length ?? 0;
-      if (text === null) failed++;
-    });
-  }
-  const { fve, fveMeannorm, variance } = real.result();
+  const { mseScale } = reconstructor.contract;
+  const explained = await explainRows({ verbalizer, reconstructor }, rows, { ...options, batch });
+  // One resample: nobody looks at the intervals here.
+  const found = evaluateRows(explained, { mseScale, bootstrap: { resamples: 1 } });
+  const { n, fve, fve_meannorm, variance, variance_meannorm, length, failed, controls } = found;
   return {
     fields: {
-      n: rows.length,
+      n,
       fve,
-      fve_meannorm: fveMeannorm,
+      fve_meannorm,
       variance,
-      shuffled_fve: shuffled.result().fve,
-      length: tokens / rows.length,
-      failed: failed / rows.length,
+      variance_meannorm,
+      shuffled_fve: controls.shuffled.fve,
+      length,
+      failed,
     },
-    explanations,
+    explanations: explained.map((row) => scored(row, mseScale)),
   };
 }
 
-/** For each row the number of one of another document: the next that is, around the end. */
-function otherDocument(rows: readonly HeldOutRow[]): number[] {
-  return rows.map(({ docId }, i) => {
-    for (let step = 1; step < rows.length; step++) {
-      const j = (i + step) % rows.length;
-      if (rows[j]?.docId !== docId) return j;
-    }
-    return (i + 1) % rows.length; // all of one document
-  });
+/** Explains rows for samples.jsonl alone, at steps that measure nothing. Any number of rows, of any documents. */
+export async function explainHeldOut(
+  verbalizer: Verbalizer,
+  reconstructor: Reconstructor,
+  rows: readonly HeldOutRow[],
+  { batch = 128, ...options }: HeldOutOptions,
+): Promise<HeldOutExplanation[]> {
+  const explained = await explainRows({ verbalizer, reconstructor }, rows, { ...options, batch });
+  return explained.map((row) => scored(row, reconstructor.contract.mseScale));
+}
+
+function scored(
+  { explanation, reconstruction, vector }: ExplainedRow,
+  mseScale: number | null,
+): HeldOutExplanation {
+  if (reconstruction === null) return { text: explanation, mse: null, cosine: null };
+  const { mse, cosine } = reconstructionScores(reconstruction, vector, { mseScale });
+  return { text: explanation, mse, cosine: Number.isNaN(cosine) ? null : cosine };
 }
 
 /** FVE of a reconstructor on the labels themselves: what the verbalizer could reach by copying them. */
@@ -110,37 +111,29 @@ export async function measureLabels(
   reconstructor: Reconstructor,
   rows: readonly HeldOutRow[],
   options: Pick<HeldOutOptions, "compute" | "signal">,
-): Promise<{ n: number; fve: number; fve_meannorm: number; variance: number }> {
+): Promise<Pick<HeldOutResult["fields"], "n" | "fve" | "fve_meannorm" | "variance" | "variance_meannorm">> {
   const { dim, mseScale } = reconstructor.contract;
-  const labelled = rows.filter(({ label }) => label !== null);
+  const labelled = rows.flatMap(({ label, vector }) => (label === null ? [] : [{ label, vector }]));
   const fidelity = new FidelityAccumulator(dim, { mseScale });
   const rebuilt = await reconstructor.reconstruct(
-    labelled.map(({ label }) => label ?? ""),
+    labelled.map(({ label }) => label),
     options,
   );
   labelled.forEach(({ vector }, i) => fidelity.add(rebuilt[i] as Float32Array, vector));
-  const { rows: n, fve, fveMeannorm, variance } = fidelity.result();
-  return { n, fve, fve_meannorm: fveMeannorm, variance };
+  const { rows: n, fve, fveMeannorm, variance, varianceMeannorm } = fidelity.result();
+  return { n, fve, fve_meannorm: fveMeannorm, variance, variance_meannorm: varianceMeannorm };
 }
 
-/** Rows of samples.jsonl: the first `count` held-out activations as they are explained now. */
+/** Rows of samples.jsonl: the first `count` held-out activations as they are explained now, with what RL would pay for it. */
 export function sampleRows(
   rows: readonly HeldOutRow[],
-  { explanations }: HeldOutResult,
+  { explanations }: Pick<HeldOutResult, "explanations">,
   count: number,
+  { kind = "-mse", failureReward = FAILURE_REWARD[kind] }: RewardOptions = {},
 ): Record<string, Json>[] {
   return rows.slice(0, count).map(({ docId, position, text }, i) => {
-    const { text: explanation, mse, cosine } = explanations[i] as HeldOutResult["explanations"][number];
-    // JSON has no NaN, and a zero reconstruction has no cosine.
-    return {
-      row: i,
-      doc_id: docId,
-      position,
-      text,
-      explanation,
-      mse,
-      cosine: Number.isNaN(cosine) ? null : cosine,
-      reward: -mse,
-    };
+    const { text: explanation, mse, cosine } = explanations[i] as HeldOutExplanation;
+    const reward = mse === null ? failureReward : rewardOfMse(mse, kind);
+    return { row: i, doc_id: docId, position, text, explanation, mse, cosine, reward };
   });
 }

@@ -5,9 +5,9 @@ import type { Batch } from "../model/index.js";
 import { normalised } from "../nla/fidelity.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
 import { ops } from "../tensor/index.js";
-import type { AdamwState, Graph, Optimizer } from "../tensor/index.js";
+import type { AdamwState, Graph, Optimizer, Tensor } from "../tensor/index.js";
+import type { LossGraph } from "./loss-graphs.js";
 import { Trainer } from "./trainer.js";
-import type { LossGraph } from "./trainer.js";
 
 /** An explanation and the activation that it is of. */
 export interface RegressionRow {
@@ -23,6 +23,7 @@ export interface RegressionBatch {
   readonly weight: number;
 }
 
+// Lengths in steps of this many, so that a few compiled graphs serve all micro-batches.
 const LENGTH_STEP = 16;
 
 /** Splits rows into micro-batches, prompts of like length together. */
@@ -48,9 +49,27 @@ export function regressionBatches(
 }
 
 /**
- * Appends the regression loss: Σ weight · |n(prediction) - n(activation)|² / dim, n as in nla/fidelity.ts; at the default
- * scale that is 2(1 - cos). Output `mse`: [rows, 1].
+ * Σ weight · |n(prediction) - gold|² / dim, n as in nla/fidelity.ts with the same `mseScale`; at the default scale of sqrt(dim)
+ * that is 2(1 - cos). A zero prediction has the error that a zero vector has, and a finite gradient.
+ *
+ * @param predicted [rows, dim]
+ * @param gold [rows, dim], already n(activation)
+ * @param weight [1], what each row counts
  */
+export function directionLoss(
+  g: Graph,
+  predicted: Tensor,
+  gold: Tensor,
+  weight: Tensor,
+  { mseScale }: { readonly mseScale: number | null },
+): { readonly loss: Tensor; readonly mse: Tensor } {
+  const dim = predicted.shape[1] as number;
+  const scaled = mseScale === null ? predicted : ops.normalizeRows(g, predicted, mseScale);
+  const mse = ops.scale(g, ops.sumLast(g, ops.square(g, ops.sub(g, scaled, gold))), 1 / dim); // [rows, 1]
+  return { loss: ops.sum(g, ops.mul(g, mse, weight)), mse };
+}
+
+/** Appends {@link directionLoss} of a micro-batch's predictions. Output `mse`: [rows, 1]. */
 export function regressionLoss(
   g: Graph,
   reconstructor: Reconstructor,
@@ -60,11 +79,8 @@ export function regressionLoss(
   const { rows } = like.batch;
   const declared = declareBatch(g, like.batch);
   const predicted = reconstructor.predict(g, declared, g.input("last", [rows], "i32"));
-  const scaled = mseScale === null ? predicted : ops.normalizeRows(g, predicted, mseScale);
   const gold = g.input("gold", [rows, dim]);
-  const mse = ops.scale(g, ops.sumLast(g, ops.square(g, ops.sub(g, scaled, gold))), 1 / dim);
-  const weight = g.input("weight", [1]);
-  const loss = ops.sum(g, ops.mul(g, mse, weight));
+  const { loss, mse } = directionLoss(g, predicted, gold, g.input("weight", [1]), { mseScale });
   return {
     loss,
     outputs: { mse },
