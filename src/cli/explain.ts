@@ -60,8 +60,7 @@ export async function textOf(argument: string | undefined, file: string | undefi
   }
 }
 
-/** An option parser for a sampling temperature. */
-function temperature(text: string): number {
+function parseTemperature(text: string): number {
   const value = Number(text);
   if (/^\d*\.?\d+$/.test(text) && Number.isFinite(value)) return value;
   throw new UsageError({
@@ -91,7 +90,16 @@ export interface ExplainSettings {
 /** Reads a text and prints it as it goes, or as JSON at the end. */
 export async function explainText(
   text: string,
-  { nla: pair, ar, model, positions, threads, ...sampling }: ExplainSettings,
+  {
+    nla: pair,
+    ar,
+    model,
+    positions,
+    threads,
+    temperature = 0,
+    maxNewTokens = 200,
+    seed = 0,
+  }: ExplainSettings,
   context: Pick<CommandContext, "stdout" | "env" | "json" | "signal">,
 ): Promise<void> {
   const { stdout, json, signal } = context;
@@ -101,7 +109,9 @@ export async function explainText(
   const { length } = target.tokenizer.encode(text, { addSpecialTokens: true });
   const page = json ? null : new ReadingPage(context);
   const reading = await read(target, nla, text, {
-    ...sampling,
+    temperature,
+    maxNewTokens,
+    seed,
     batch: BATCH,
     signal,
     ...(positions ? { positions: positionsIn(positions, length) } : {}),
@@ -133,7 +143,7 @@ export const explainCommand: CommandEntry = {
       flags: "--temperature <t>",
       description: "0 takes the likeliest words",
       default: 0,
-      parse: temperature,
+      parse: parseTemperature,
     },
     {
       flags: "--max-new-tokens <n>",

@@ -104,6 +104,13 @@ export function attentionMask(batch: Batch, window: number | null): Float32Array
   return mask;
 }
 
+const F16_MINUS_INFINITY = 0xfc00;
+
+/** A mask of 0 and -inf as f16. */
+export function halfMask(mask: Float32Array): Uint16Array {
+  return Uint16Array.from(mask, (value) => (value === 0 ? 0 : F16_MINUS_INFINITY));
+}
+
 /** Index in the batch of each real token, sequence after sequence: the rows of a packed tensor. */
 export function packedRows(batch: Batch): Int32Array {
   const rows: number[] = [];

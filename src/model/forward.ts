@@ -10,9 +10,11 @@ const {
   add,
   affine,
   attention,
+  cachedAttention,
   gatherRows,
   geglu,
   linear,
+  permute,
   replaceRows,
   reshape,
   rmsNorm,
@@ -40,7 +42,7 @@ export interface BatchInputs {
   readonly ids: Tensor;
   /** i32 [rows · length] */
   readonly positions: Tensor;
-  /** Mask by window, [length, length] or [rows, 1, length, length]. */
+  /** Mask by window: f32 [length, length] or [rows, 1, length, length], or f16 [1 or rows, 1, length, length]. */
   mask(window: number | null): Tensor;
 }
 
@@ -144,11 +146,16 @@ export function attendWithin(g: Graph, weights: Weights, { rows, length, mask }:
   const { config } = weights;
   return (k, q, key, value) => {
     const split = (x: Tensor) => reshape(g, x, [rows, length, x.shape[1] as number, config.headDim]);
-    const mixed = attention(g, split(q), split(key), split(value), {
+    const byHead = (x: Tensor) => permute(g, split(x), [0, 2, 1, 3]);
+    const options = {
       mask: mask(config.windows[k] ?? null),
       scale: config.attentionScale,
       softcap: config.attentionSoftcap,
-    });
+    };
+    const mixed =
+      options.mask.dtype === "f16"
+        ? cachedAttention(g, split(q), byHead(key), byHead(value), options)
+        : attention(g, split(q), split(key), split(value), options);
     return reshape(g, mixed, [rows * length, config.heads * config.headDim]);
   };
 }

@@ -107,7 +107,10 @@ export async function run(
   const rows = packedRows(batch);
   const packed = (name: string): Float32Array | null => {
     const tensor = wanted.get(name);
-    return tensor ? pickRows(tensor.readF32(), tensor.shape[1] as number, rows) : null;
+    if (!tensor) return null;
+    const values = tensor.readF32();
+    // Without padding all rows are wanted, in their order.
+    return rows.length === batch.ids.length ? values : pickRows(values, tensor.shape[1] as number, rows);
   };
   return {
     lengths: batch.lengths,

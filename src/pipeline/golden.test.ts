@@ -122,133 +122,130 @@ function comparable(sidecar: DatasetSidecar): object {
   return Object.fromEntries(kept);
 }
 
-describe.each(GOLDEN.map((name) => [name, sharedPath(`golden/nla/${name}`)] as const))(
-  "%s",
-  (_, found) => {
-    const folder = found ?? "";
-    const scratch = mkdtempSync(path.join(tmpdir(), "nlakit-pipeline-"));
-    const out = (file: string) => path.join(scratch, file);
-    const golden = (file: string) => path.join(folder, "out", file);
-    let config: Config;
-    let target: Target;
-    let device: Device;
+describe.each(GOLDEN.map((name) => [name, sharedPath(`golden/nla/${name}`)] as const))("%s", (_, found) => {
+  const folder = found ?? "";
+  const scratch = mkdtempSync(path.join(tmpdir(), "nlakit-pipeline-"));
+  const out = (file: string) => path.join(scratch, file);
+  const golden = (file: string) => path.join(folder, "out", file);
+  let config: Config;
+  let target: Target;
+  let device: Device;
 
-    beforeAll(async () => {
-      if (found === null) return;
-      config = plain(readYaml(readFileSync(path.join(folder, "config.yaml")), "config.yaml")) as Config;
-      device = Device.open({ threads: 1 });
-      target = await loadTarget(path.join(folder, config.base_model), device);
-    });
-    afterAll(() => {
-      target?.[Symbol.dispose]();
-      device?.[Symbol.dispose]();
-      rmSync(scratch, { recursive: true, force: true });
-    });
+  beforeAll(async () => {
+    if (found === null) return;
+    config = plain(readYaml(readFileSync(path.join(folder, "config.yaml")), "config.yaml")) as Config;
+    device = Device.open({ threads: 1 });
+    target = await loadTarget(path.join(folder, config.base_model), device);
+  });
+  afterAll(() => {
+    target?.[Symbol.dispose]();
+    device?.[Symbol.dispose]();
+    rmSync(scratch, { recursive: true, force: true });
+  });
 
-    const corpus = () => ({
-      path: path.join(folder, "wikitext-pieces/train.jsonl"),
-      name: config.corpus.name,
-      split: config.corpus.split,
-      start: config.corpus.start,
-      length: config.corpus.length,
-    });
+  const corpus = () => ({
+    path: path.join(folder, "wikitext-pieces/train.jsonl"),
+    name: config.corpus.name,
+    split: config.corpus.split,
+    start: config.corpus.start,
+    length: config.corpus.length,
+  });
 
-    it.skipIf(found === null)("gives every document the same tokens and positions", async () => {
-      const { stage0 } = config;
-      const tokensOf = documentTokens(target.tokenizer, stage0.extractor_kwargs.max_length);
-      const documents: GoldenDocument[] = [];
-      for await (const document of readCorpus(corpus())) {
-        const ids = tokensOf(document);
-        const positions = drawPositions({
-          ids,
-          specialIds: target.tokenizer.allSpecialIds,
-          seed: stage0.seed,
-          documentId: document.id,
-          count: stage0.positions_per_doc,
-        });
-        documents.push({ doc_id: document.id, token_ids: ids, positions });
-      }
-      expect(documents).toEqual(json<GoldenDocument[]>(path.join(folder, "documents.json")));
-    });
+  it.skipIf(found === null)("gives every document the same tokens and positions", async () => {
+    const { stage0 } = config;
+    const tokensOf = documentTokens(target.tokenizer, stage0.extractor_kwargs.max_length);
+    const documents: GoldenDocument[] = [];
+    for await (const document of readCorpus(corpus())) {
+      const ids = tokensOf(document);
+      const positions = drawPositions({
+        ids,
+        specialIds: target.tokenizer.allSpecialIds,
+        seed: stage0.seed,
+        documentId: document.id,
+        count: stage0.positions_per_doc,
+      });
+      documents.push({ doc_id: document.id, token_ids: ids, positions });
+    }
+    expect(documents).toEqual(json<GoldenDocument[]>(path.join(folder, "documents.json")));
+  });
 
-    // One after the other: each stage reads what the one before wrote.
-    it.skipIf(found === null)("extracts, splits, labels, builds and shuffles the same files", async () => {
-      const { layer_index: layer, stage0, stage1, shuffle, base_model: baseModel } = config;
-      const extracted = await extractActivations({
-        target,
+  // One after the other: each stage reads what the one before wrote.
+  it.skipIf(found === null)("extracts, splits, labels, builds and shuffles the same files", async () => {
+    const { layer_index: layer, stage0, stage1, shuffle, base_model: baseModel } = config;
+    const extracted = await extractActivations({
+      target,
+      layer,
+      baseModel,
+      corpus: corpus(),
+      positions: {
+        perDocument: stage0.positions_per_doc,
+        maxLength: stage0.extractor_kwargs.max_length,
+        seed: stage0.seed,
+      },
+      out: out("base.parquet"),
+    });
+    const { skipped, short } = printedCounts(folder);
+    expect(extracted.documentsWithoutRows).toBe(skipped);
+    expect(extracted.documentsWithFewerRows).toBe(short);
+
+    const splits = await splitByDocument({
+      base: out("base.parquet"),
+      fractions: { av_sft: stage1.av_sft_frac, ar_sft: stage1.ar_sft_frac, rl: stage1.rl_frac, eval: 0 },
+      seed: stage1.seed,
+      out: (set) => out(`${set}_raw.parquet`),
+    });
+    expect(Object.keys(splits.sets).sort()).toEqual(["ar_sft", "av_sft", "rl"]);
+
+    const reference = await readDatasetSidecar(golden("ar_sft.parquet"));
+    const instruction = reference.apiSummaries?.instructionPrompt ?? "";
+    const labeller = replay(folder, instruction);
+    for (const set of ["av_sft", "ar_sft"]) {
+      await labelSet({
+        raw: out(`${set}_raw.parquet`),
+        labeller,
+        out: out(`${set}_explained.parquet`),
+        chunkSize: 16,
+      });
+    }
+
+    const { char } = chooseMarker(target.tokenizer);
+    const contract = makeContract(
+      {
         layer,
-        baseModel,
-        corpus: corpus(),
-        positions: {
-          perDocument: stage0.positions_per_doc,
-          maxLength: stage0.extractor_kwargs.max_length,
-          seed: stage0.seed,
-        },
-        out: out("base.parquet"),
-      });
-      const { skipped, short } = printedCounts(folder);
-      expect(extracted.documentsWithoutRows).toBe(skipped);
-      expect(extracted.documentsWithFewerRows).toBe(short);
+        dim: target.model.config.dim,
+        char,
+        verbalizerTemplate: reference.templates.av ?? "",
+        reconstructorTemplate: reference.templates.ar ?? "",
+        injectionScale: null,
+        format: "tags",
+      },
+      target.tokenizer,
+    );
+    for (const set of SETS) {
+      const input = out(set === "rl" ? "rl_raw.parquet" : `${set}_explained.parquet`);
+      const file = out(`${set}.parquet`);
+      await buildTrainingSet({ input, set, contract, tokenizer: target.tokenizer, out: file });
+      await shuffleRows({ file, seed: shuffle.seed, out: out(`${set}_shuf.parquet`) });
+    }
 
-      const splits = await splitByDocument({
-        base: out("base.parquet"),
-        fractions: { av_sft: stage1.av_sft_frac, ar_sft: stage1.ar_sft_frac, rl: stage1.rl_frac, eval: 0 },
-        seed: stage1.seed,
-        out: (set) => out(`${set}_raw.parquet`),
-      });
-      expect(Object.keys(splits.sets).sort()).toEqual(["ar_sft", "av_sft", "rl"]);
-
-      const reference = await readDatasetSidecar(golden("ar_sft.parquet"));
-      const instruction = reference.apiSummaries?.instructionPrompt ?? "";
-      const labeller = replay(folder, instruction);
-      for (const set of ["av_sft", "ar_sft"]) {
-        await labelSet({
-          raw: out(`${set}_raw.parquet`),
-          labeller,
-          out: out(`${set}_explained.parquet`),
-          chunkSize: 16,
-        });
-      }
-
-      const { char } = chooseMarker(target.tokenizer);
-      const contract = makeContract(
-        {
-          layer,
-          dim: target.model.config.dim,
-          char,
-          verbalizerTemplate: reference.templates.av ?? "",
-          reconstructorTemplate: reference.templates.ar ?? "",
-          injectionScale: null,
-          format: "tags",
-        },
-        target.tokenizer,
-      );
-      for (const set of SETS) {
-        const input = out(set === "rl" ? "rl_raw.parquet" : `${set}_explained.parquet`);
-        const file = out(`${set}.parquet`);
-        await buildTrainingSet({ input, set, contract, tokenizer: target.tokenizer, out: file });
-        await shuffleRows({ file, seed: shuffle.seed, out: out(`${set}_shuf.parquet`) });
-      }
-
-      const pairs: (readonly [string, string])[] = [["base.parquet", "base.parquet"]];
-      for (const set of SETS) {
-        const parts = set === "rl" ? ["_raw"] : ["_raw", "_explained"];
-        for (const part of parts) pairs.push([`${set}${part}.parquet`, `splits/${set}${part}.parquet`]);
-        for (const part of ["", "_shuf"]) pairs.push([`${set}${part}.parquet`, `${set}${part}.parquet`]);
-      }
-      for (const [ours, theirs] of pairs) {
-        expectEqualTables(await tableOf(out(ours)), await tableOf(golden(theirs)));
-        const sidecar = await readDatasetSidecar(out(ours));
-        expect(comparable(sidecar), ours).toEqual(comparable(await readDatasetSidecar(golden(theirs))));
-      }
-      const ids = json<{ dataset_ids: Record<string, string> }>(path.join(folder, "expect.json")).dataset_ids;
-      for (const [ours, theirs] of pairs) {
-        expect((await readDatasetSidecar(out(ours))).datasetId).toBe(ids[`out/${theirs}`]);
-      }
-      await expectRowsReadBack(golden);
-    });
-  },
-);
+    const pairs: (readonly [string, string])[] = [["base.parquet", "base.parquet"]];
+    for (const set of SETS) {
+      const parts = set === "rl" ? ["_raw"] : ["_raw", "_explained"];
+      for (const part of parts) pairs.push([`${set}${part}.parquet`, `splits/${set}${part}.parquet`]);
+      for (const part of ["", "_shuf"]) pairs.push([`${set}${part}.parquet`, `${set}${part}.parquet`]);
+    }
+    for (const [ours, theirs] of pairs) {
+      expectEqualTables(await tableOf(out(ours)), await tableOf(golden(theirs)));
+      const sidecar = await readDatasetSidecar(out(ours));
+      expect(comparable(sidecar), ours).toEqual(comparable(await readDatasetSidecar(golden(theirs))));
+    }
+    const ids = json<{ dataset_ids: Record<string, string> }>(path.join(folder, "expect.json")).dataset_ids;
+    for (const [ours, theirs] of pairs) {
+      expect((await readDatasetSidecar(out(ours))).datasetId).toBe(ids[`out/${theirs}`]);
+    }
+    await expectRowsReadBack(golden);
+  });
+});
 
 function printedCounts(folder: string): { skipped: number; short: number } {
   const { printed } = json<{ printed: Record<string, string[]> }>(path.join(folder, "expect.json"));

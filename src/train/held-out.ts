@@ -6,6 +6,8 @@ import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
 import { FidelityAccumulator, reconstructionScores } from "../nla/fidelity.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
+import type { TrainConfig } from "./config-schema.js";
+import { due } from "./loop.js";
 import { FAILURE_REWARD, rewardOfMse } from "./reward.js";
 import type { RewardOptions } from "./reward.js";
 import type { Json } from "./run-folder.js";
@@ -86,7 +88,40 @@ export async function measurePair(
   };
 }
 
-/** Explains rows for samples.jsonl alone, at steps that measure nothing. Any number of rows, of any documents. */
+/** Options of {@link observePair}. */
+export interface ObserveOptions {
+  /** Steps of the stage: its last one is always observed. */
+  readonly steps: number;
+  readonly log: Pick<TrainConfig["log"], "eval_every" | "sample_every" | "samples">;
+  readonly maxNewTokens: number;
+  /** What an explanation would be paid. Defaults to `-mse`. */
+  readonly reward?: RewardOptions;
+}
+
+/**
+ * What a step shows of a pair: `fields` for metrics.jsonl where a measurement is due, `samples` for samples.jsonl where those
+ * are, else null. In f32, and not abortable: the step is done, and its row must be whole.
+ */
+export async function observePair(
+  verbalizer: Verbalizer,
+  reconstructor: Reconstructor,
+  rows: readonly HeldOutRow[],
+  step: number,
+  { steps, log, maxNewTokens, reward = {} }: ObserveOptions,
+): Promise<{ fields: HeldOutResult["fields"] | null; samples: Record<string, Json>[] | null }> {
+  const options = { maxNewTokens, compute: "f32" } as const;
+  const measured = due(step, log.eval_every, steps)
+    ? await measurePair(verbalizer, reconstructor, rows, options)
+    : null;
+  const fields = measured && measured.fields;
+  if (!due(step, log.sample_every, steps)) return { fields, samples: null };
+  const shown = rows.slice(0, log.samples);
+  const explanations =
+    measured?.explanations ?? (await explainHeldOut(verbalizer, reconstructor, shown, options));
+  return { fields, samples: sampleRows(shown, { explanations }, log.samples, reward) };
+}
+
+/** Explains rows without measuring them: any number, of any documents. */
 export async function explainHeldOut(
   verbalizer: Verbalizer,
   reconstructor: Reconstructor,

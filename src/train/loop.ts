@@ -22,7 +22,7 @@ export interface LoopOutputs {
 export interface StepLog {
   /** Fields of the row in metrics.jsonl. */
   readonly row: Readonly<Record<string, Json>>;
-  /** Seconds of the step's parts, by name; the whole is added. */
+  /** Seconds of the step's parts, by name; the whole is added. `evaluate` does not count for tokens per second. */
   readonly seconds?: Readonly<Record<string, number>>;
   /** Tokens that went through a model. */
   readonly tokens: number;
@@ -41,6 +41,11 @@ export interface TrainingLoop {
   save(directory: string): Promise<void>;
   /** The rest of it, as numbers. */
   state(): Pick<TrainingState, "data" | "seeds" | "optimizers" | "best">;
+}
+
+/** Whether something that happens `every` so many steps, and after the last one, happens after step `step`. */
+export function due(step: number, every: number, steps: number): boolean {
+  return step % every === every - 1 || step === steps - 1;
 }
 
 /** The newest checkpoint of a stage, if there is one. */
@@ -100,7 +105,8 @@ async function logStep(
   const parts = Object.entries(report.seconds ?? {}).map(
     ([name, value]) => [`seconds_${name}`, value] as const,
   );
-  const timing = { seconds, ...Object.fromEntries(parts), tokens_per_second: report.tokens / seconds };
+  const working = seconds - (report.seconds?.evaluate ?? 0);
+  const timing = { seconds, ...Object.fromEntries(parts), tokens_per_second: report.tokens / working };
   for (const row of report.samples ?? []) await samples.append({ stage, step, ...row });
   await metrics.append({ stage, step, ...report.row, timing });
 }

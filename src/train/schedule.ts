@@ -47,6 +47,27 @@ export function learningRateAt(step: number, schedule: Schedule): number {
   return floor + (peak - floor) * left;
 }
 
+/**
+ * The rate of step `step` of a stage as its config states it. A warm-up as long as the stage, or longer, ends before its last
+ * step, so that the peak is reached.
+ */
+export function stageRate(
+  step: number,
+  {
+    schedule,
+    warmup,
+    steps,
+  }: {
+    readonly schedule: "constant" | "linear" | "cosine";
+    readonly warmup: number;
+    readonly steps: number;
+  },
+  peak: number,
+): number {
+  const warmupSteps = Math.min(warmup, Math.max(0, steps - 1));
+  return learningRateAt(step, { shape: schedule, peak, warmupSteps, totalSteps: steps });
+}
+
 function demand(holds: boolean, name: string, found: number, wanted: string): void {
   if (holds) return;
   throw new NlaError({

@@ -1,18 +1,21 @@
 // The two warm starts as loops: the reconstructor learns activations from labels, the verbalizer labels from activations.
+import { performance } from "node:perf_hooks";
+import { rowsOfOtherDocuments } from "../evaluate/other-documents.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
-import { wrapExplanation } from "../nla/explanation.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
+import type { Batch } from "../model/index.js";
 import { adamw } from "../tensor/index.js";
-import { responseEndIds } from "./av-rows.js";
 import type { TrainConfig } from "./config-schema.js";
-import { measureLabels, measurePair, sampleRows } from "./held-out.js";
+import { measureLabels, observePair } from "./held-out.js";
 import type { HeldOutRow } from "./held-out.js";
-import { resumePoint, runLoop } from "./loop.js";
+import { responseEncoder } from "./label-response.js";
+import { due, resumePoint, runLoop } from "./loop.js";
 import type { LoopOutputs, StepLog } from "./loop.js";
 import { reconstructorTrainer, regressionBatches } from "./reconstructor-step.js";
 import { responseBatches } from "./response-batch.js";
 import { FIRST_ROW, takeRows } from "./row-order.js";
-import { learningRateAt } from "./schedule.js";
+import { stageRate } from "./schedule.js";
+import type { StepResult } from "./trainer.js";
 import { labelTrainer } from "./verbalizer-step.js";
 import type { LabelRow } from "./verbalizer-step.js";
 
@@ -49,15 +52,6 @@ export interface Storage {
   save(directory: string): Promise<void>;
 }
 
-function scheduleOf({ schedule, lr, warmup, steps }: WarmStartSettings) {
-  const warmupSteps = Math.min(warmup, Math.max(0, steps - 1));
-  return { shape: schedule, peak: lr, warmupSteps, totalSteps: Math.max(steps, warmupSteps + 1) };
-}
-
-function due(step: number, every: number, steps: number): boolean {
-  return step % every === every - 1 || step === steps - 1;
-}
-
 /**
  * Trains a reconstructor on labels, from where its newest checkpoint stands.
  *
@@ -77,27 +71,30 @@ export async function warmStartReconstructor(
     await trainer.restore(resumed.directory, "optimizer", countersOf(resumed.state.optimizers.reconstructor));
   let cursor = resumed?.state.data ?? FIRST_ROW;
   const { signal } = outputs;
+  const labelled = heldOut.filter(({ label }) => label !== null);
   const loop = {
     steps: settings.steps,
     async step(step: number): Promise<StepLog> {
       const { rows: numbers, next } = takeRows(cursor, settings.batch, { rowCount: rows.rowCount });
       const batch = (await rows.rows(numbers)).map(({ vector, label }) => ({ vector, text: label }));
       const micros = regressionBatches(reconstructor, batch, settings.micro_batch);
-      const learningRate = learningRateAt(step, scheduleOf(settings));
+      const learningRate = stageRate(step, settings, settings.lr);
       const result = await trainer.step(micros, learningRate, signal);
       cursor = next;
-      const evaluated = due(step, log.eval_every, settings.steps)
-        ? await measureLabels(reconstructor, heldOut, { compute }) // not abortable: the step is done, its row must be whole
-        : null;
+      const begun = performance.now();
+      // Not abortable: the step is done, and its row must be whole. One row has no variance to explain.
+      const evaluated =
+        due(step, log.eval_every, settings.steps) && labelled.length > 1
+          ? await measureLabels(reconstructor, labelled, { compute: "f32" })
+          : null;
+      const seconds = { evaluate: (performance.now() - begun) / 1000 };
       return {
         row: {
-          loss: result.loss,
-          learning_rate: learningRate,
-          gradient_norm: finite(result.gradientNorm),
-          skipped: trainer.counters.skipped,
+          ...stepFields(result, learningRate, trainer.counters),
           ...(evaluated ? { eval: evaluated } : {}),
         },
-        tokens: micros.reduce((sum, { batch: { lengths } }) => sum + lengths.reduce((a, b) => a + b, 0), 0),
+        seconds,
+        tokens: tokensOf(micros),
         numbers: { loss: result.loss, ...(evaluated ? { fve: evaluated.fve } : {}) },
       };
     },
@@ -131,15 +128,18 @@ export async function warmStartVerbalizer(
   const encode = responseEncoder(verbalizer);
   const labelled = heldOut.filter(({ label }) => label !== null);
   const measureGap = async () => {
-    const loss = async (shift: number) => {
+    const others = rowsOfOtherDocuments(
+      labelled.map(({ docId }) => docId),
+      { seed: 0 },
+    );
+    const loss = async (vectorOf: (i: number) => Float32Array) => {
       const batch = labelled.map(({ label }, i): LabelRow => {
-        const { vector } = labelled[(i + shift) % labelled.length] as HeldOutRow;
-        return { vector, response: encode(label ?? ""), weight: 1 / labelled.length };
+        return { vector: vectorOf(i), response: encode(label ?? ""), weight: 1 / labelled.length };
       });
       return (await trainer.measure(responseBatches(verbalizer, batch, settings.micro_batch))).loss;
     };
-    // Half the set away is another document, since rows of one stand together.
-    const [real, shuffled] = [await loss(0), await loss(Math.floor(labelled.length / 2))];
+    const real = await loss((i) => (labelled[i] as HeldOutRow).vector);
+    const shuffled = await loss((i) => (labelled[others[i] as number] as HeldOutRow).vector);
     return { loss_real: real, loss_shuffled: shuffled, gap: shuffled - real };
   };
   const loop = {
@@ -150,30 +150,31 @@ export async function warmStartVerbalizer(
         return { vector, response: encode(label), weight: 1 / settings.batch };
       });
       const micros = responseBatches(verbalizer, batch, settings.micro_batch);
-      const learningRate = learningRateAt(step, scheduleOf(settings));
+      const learningRate = stageRate(step, settings, settings.lr);
       const result = await trainer.step(micros, learningRate, signal);
       cursor = next;
-      const evaluated = due(step, log.eval_every, settings.steps)
-        ? await measurePair(verbalizer, reconstructor, heldOut, { maxNewTokens, compute: "f32" })
-        : null;
-      const gap = evaluated && labelled.length > 1 ? await measureGap() : null;
-      const sampled = evaluated && due(step, log.sample_every, settings.steps);
+      const begun = performance.now();
+      const { fields, samples } = await observePair(verbalizer, reconstructor, heldOut, step, {
+        steps: settings.steps,
+        log,
+        maxNewTokens,
+      });
+      const gap = fields && labelled.length > 0 ? await measureGap() : null;
+      const seconds = { evaluate: (performance.now() - begun) / 1000 };
       return {
         row: {
-          loss: result.loss,
-          learning_rate: learningRate,
-          gradient_norm: finite(result.gradientNorm),
-          skipped: trainer.counters.skipped,
+          ...stepFields(result, learningRate, trainer.counters),
           ...gap,
-          ...(evaluated ? { eval: evaluated.fields } : {}),
+          ...(fields ? { eval: fields } : {}),
         },
-        tokens: micros.reduce((sum, { batch: { lengths } }) => sum + lengths.reduce((a, b) => a + b, 0), 0),
+        seconds,
+        tokens: tokensOf(micros),
         numbers: {
           loss: result.loss,
           ...(gap ? { gap: gap.gap } : {}),
-          ...(evaluated ? { fve: evaluated.fields.fve } : {}),
+          ...(fields ? { fve: fields.fve } : {}),
         },
-        ...(sampled ? { samples: sampleRows(heldOut, evaluated, log.samples) } : {}),
+        ...(samples ? { samples } : {}),
       };
     },
     async save(directory: string) {
@@ -185,19 +186,23 @@ export async function warmStartVerbalizer(
   await runLoop(loop, resumed?.state.step ?? 0, outputs);
 }
 
-/** Turns a label into the response that teaches it, its end included, cut to what the context leaves. */
-export function responseEncoder({
-  tokenizer,
-  contract,
-  prompt,
-  model,
-}: Verbalizer): (label: string) => number[] {
-  const end = responseEndIds(tokenizer);
-  const room = model.config.contextLength - prompt.ids.length - end.length;
-  return (label) => {
-    const ids = tokenizer.encode(wrapExplanation(label, { format: contract.format }));
-    return [...ids.slice(0, room), ...end];
+/** What both warm starts log of a step. */
+function stepFields(
+  { loss, gradientNorm }: StepResult,
+  learningRate: number,
+  { skipped }: { readonly skipped: number },
+) {
+  return {
+    loss: finite(loss),
+    learning_rate: learningRate,
+    gradient_norm: finite(gradientNorm),
+    skipped,
   };
+}
+
+/** Tokens in some micro-batches, padding left out. */
+function tokensOf(micros: readonly { readonly batch: Batch }[]): number {
+  return micros.flatMap(({ batch }) => batch.lengths).reduce((sum, length) => sum + length, 0);
 }
 
 /** Counters of an optimizer in a checkpoint. */

@@ -1,0 +1,110 @@
+// The rows of metrics.jsonl and samples.jsonl as the report draws them: curves over the steps of a run, and the readings of
+// one activation over its checkpoints. Tolerant of fields it does not know, and of logs of runs that are not finished.
+import type { Point } from "./svg.js";
+
+/** A row of a log: `stage`, `step` and whatever was logged. */
+export type Row = Readonly<Record<string, unknown>> & { readonly stage: string; readonly step: number };
+
+/** Curves of one run. The steps of reinforcement learning follow those of the verbalizer's warm start. */
+export interface TrainingCurves {
+  /** Steps of the verbalizer's warm start; 0 where there was none. */
+  readonly warmSteps: number;
+  readonly rlSteps: number;
+  /** A field of a stage's rows, at its step of the run: `curve("rl", "kl")`, `curve("av_sft", "eval.fve")`. */
+  curve(stage: string, field: string): Point[];
+  /** A field of both, one curve. */
+  both(field: string): Point[];
+}
+
+/** A number that a log holds; null for what is none, or not finite and so spelled out. */
+function numberIn(row: Row, field: string): number | null {
+  let value: unknown = row;
+  for (const key of field.split("."))
+    value = (value as Readonly<Record<string, unknown>> | null | undefined)?.[key];
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
+}
+
+function has(row: Row, field: string): boolean {
+  let value: unknown = row;
+  for (const key of field.split(".")) {
+    if (typeof value !== "object" || value === null || !(key in value)) return false;
+    value = (value as Readonly<Record<string, unknown>>)[key];
+  }
+  return true;
+}
+
+/** The curves of a run's metrics. Steps are counted from 1: a row's numbers are of after its step. */
+export function trainingCurves(rows: readonly Row[]): TrainingCurves {
+  const stepsOf = (stage: string) =>
+    rows.reduce((steps, row) => (row.stage === stage ? Math.max(steps, row.step + 1) : steps), 0);
+  const warmSteps = stepsOf("av_sft");
+  const curve = (stage: string, field: string): Point[] => {
+    const offset = stage === "rl" ? warmSteps + 1 : 1;
+    return rows.flatMap((row) =>
+      row.stage === stage && has(row, field) ? [{ x: row.step + offset, y: numberIn(row, field) }] : [],
+    );
+  };
+  return {
+    warmSteps,
+    rlSteps: stepsOf("rl"),
+    curve,
+    both: (field) => [...curve("av_sft", field), ...curve("rl", field)],
+  };
+}
+
+/** What one activation was said to be, as training went on. */
+export interface SampleHistory {
+  /** The held-out row's name. */
+  readonly row: string;
+  /** End of the text before the position. */
+  readonly text: string | null;
+  readonly readings: readonly {
+    readonly stage: string;
+    readonly step: number;
+    readonly explanation: string | null;
+    readonly cosine: number | null;
+    readonly mse: number | null;
+  }[];
+}
+
+/**
+ * The histories of samples.jsonl: activation by activation in the log's order, each with at most `readings` of its
+ * readings, the first and the last always and the others evenly between.
+ */
+export function sampleHistories(
+  rows: readonly Row[],
+  { activations = 6, readings = 6 }: { readonly activations?: number; readonly readings?: number } = {},
+): SampleHistory[] {
+  const histories = new Map<string, Row[]>();
+  for (const row of rows) {
+    const name = String(row["row"]);
+    const history = histories.get(name);
+    if (history) history.push(row);
+    else histories.set(name, [row]);
+  }
+  return [...histories].slice(0, activations).map(([name, all]) => ({
+    row: name,
+    text: textIn(all.at(-1), "text"),
+    readings: evenly(all, readings).map((row) => ({
+      stage: row.stage,
+      step: row.step + 1,
+      explanation: textIn(row, "explanation"),
+      cosine: numberIn(row, "cosine"),
+      mse: numberIn(row, "mse"),
+    })),
+  }));
+}
+
+function textIn(row: Row | undefined, field: string): string | null {
+  const value = row?.[field];
+  return typeof value === "string" ? value : null;
+}
+
+function evenly<T>(items: readonly T[], count: number): T[] {
+  if (items.length <= count) return [...items];
+  if (count < 2) return items.slice(-1);
+  return Array.from(
+    { length: count },
+    (_, i) => items[Math.round((i * (items.length - 1)) / (count - 1))] as T,
+  );
+}
