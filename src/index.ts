@@ -19,4 +19,4 @@ export type { TrainConfig } from "./train/config.js";
 export { openProgress } from "./train/progress.js";
 export type { Progress } from "./train/progress.js";
 export { train } from "./train/run.js";
-export type { RunOptions } from "./train/run.js";
+export type { RunOptions } from "./train/run-context.js";

@@ -80,7 +80,6 @@ export function shortNumber(value: number): string {
 export function thinned(points: readonly Point[], limit = MAX_POINTS): Point[] {
   if (points.length <= limit) return [...points];
   const size = Math.ceil(points.length / limit);
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   return Array.from({ length: Math.ceil(points.length / size) }, (_, i) => {
     const part = points.slice(i * size, (i + 1) * size);
     const values = part.flatMap(({ y }) => (y === null ? [] : [y]));
@@ -198,6 +197,10 @@ function seriesSvg({ name, points, colour, look = "line", band }: Series, x: Sca
     );
   }
   return parts;
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 // Math.min(...values) overflows the stack on long logs.

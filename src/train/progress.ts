@@ -43,8 +43,8 @@ export interface StageProgress {
 
 /** The progress of a run. */
 export interface Progress {
-  /** Begins a stage. `from` is the step that it goes on from. Ends the stage before, if it has not ended. */
-  stage(name: string, options: { readonly total: number; readonly from?: number }): StageProgress;
+  /** Begins a stage. `total` is null where nobody knows it; `from` is the step that it goes on from. Ends the stage before, if it has not ended. */
+  stage(name: string, options: { readonly total: number | null; readonly from?: number }): StageProgress;
   /** A line of its own, above the live line: a stage that was skipped, a checkpoint that was saved. */
   note(text: string): void;
 }
@@ -107,6 +107,7 @@ export function openProgress(options: ProgressOptions): Progress {
     let shownStep = -1;
     let plainAt = begun;
 
+    const count = (step: number) => (total === null ? String(step) : `${step}/${total}`);
     const speed = () => {
       const first = marks[0] as Mark;
       const last = marks.at(-1) as Mark;
@@ -115,17 +116,19 @@ export function openProgress(options: ProgressOptions): Progress {
       const steps = last.step - first.step;
       return {
         tokensPerSecond: last.tokens > first.tokens ? (last.tokens - first.tokens) / seconds : null,
-        remaining: steps > 0 ? (seconds / steps) * Math.max(0, total - last.step) : null,
+        remaining: steps > 0 && total !== null ? (seconds / steps) * Math.max(0, total - last.step) : null,
       };
     };
     const line = (ended: boolean) => {
       const { tokensPerSecond, remaining } = speed();
       const time = ended
         ? `in ${formatSeconds((clock() - begun) / 1_000)}`
-        : `${formatSeconds(remaining ?? NaN)} left`;
+        : total === null
+          ? `${formatSeconds((clock() - begun) / 1_000)} so far`
+          : `${formatSeconds(remaining ?? NaN)} left`;
       return [
         paint(1, name),
-        `${latest.step}/${total}`,
+        count(latest.step),
         ...Object.entries(latest.numbers ?? {}).map(
           ([key, value]) => `${paint(2, key)} ${formatNumber(value)}`,
         ),
@@ -162,7 +165,7 @@ export function openProgress(options: ProgressOptions): Progress {
 
     if (json) emit({ event: "stage", stage: name, step: from, total });
     else if (live) draw(false);
-    else stream.write(`${name}  ${from}/${total}\n`);
+    else stream.write(`${name}  ${count(from)}\n`);
     let over = false;
     const own: StageProgress = {
       report: (report) => {
@@ -173,7 +176,7 @@ export function openProgress(options: ProgressOptions): Progress {
         if (marks.length > WINDOW + 1) marks.shift();
         if (json) emit(object("step"));
         else if (live && clock() - shownAt >= LIVE_MS) draw(false);
-        else if (!live && report.step < total && clock() - plainAt >= plainEvery * 1_000) plain(false);
+        else if (!live && report.step < (total ?? Infinity) && clock() - plainAt >= plainEvery * 1_000) plain(false);
       },
       end: (outcome = "done") => {
         if (over) return;

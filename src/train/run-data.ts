@@ -13,7 +13,7 @@ import type { TrainingRows } from "../pipeline/training-rows.js";
 import { NlaError } from "../error.js";
 import { corpusName } from "./config.js";
 import type { HeldOutRow } from "./held-out.js";
-import type { RunContext } from "./run.js";
+import type { RunContext } from "./run-context.js";
 import { DATA_SETS, explainedFile, rawFile, RUN_LAYOUT, shuffledFile, trainingFile } from "./run-layout.js";
 import type { DataSet } from "./run-layout.js";
 import type { LabelledRow, RowSource } from "./warm-start.js";
@@ -38,7 +38,7 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
   const sets = DATA_SETS.filter((set) => splits[set] > 0);
 
   await run.runStage("extract", async (stage) => {
-    const live = progress.stage("extract", { total: corpus.length ?? 0 });
+    const live = progress.stage("extract", { total: corpus.length });
     await extractActivations({
       target,
       layer: config.layer,

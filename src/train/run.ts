@@ -9,9 +9,7 @@ import { loadReconstructor, loadVerbalizer, saveReconstructor, saveVerbalizer } 
 import type { CheckpointFacts } from "../nla/sidecar-contract.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
 import { chooseMarker, startReconstructor, startVerbalizer } from "../nla/start.js";
-import type { MarkerChoice } from "../nla/start.js";
 import { loadTarget } from "../nla/target.js";
-import type { Target } from "../nla/target.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
 import { checkLayer } from "../model/index.js";
 import { Device } from "../tensor/index.js";
@@ -22,30 +20,13 @@ import { runGrpo } from "./grpo.js";
 import type { HeldOutRow } from "./held-out.js";
 import { resumePoint } from "./loop.js";
 import type { LoopOutputs } from "./loop.js";
-import type { Progress } from "./progress.js";
+import type { RunContext, RunOptions } from "./run-context.js";
 import { openRunFolder } from "./run-folder.js";
-import type { RunFolder } from "./run-folder.js";
 import { RUN_LAYOUT } from "./run-layout.js";
 import type { TrainingStage } from "./run-layout.js";
 import { makeData, openHeldOut, openLabelled, openVectors } from "./run-data.js";
 import { wordingOf } from "./wording.js";
 import { warmStartReconstructor, warmStartVerbalizer } from "./warm-start.js";
-
-/** What a run needs besides its config. */
-export interface RunOptions {
-  readonly directory: string;
-  readonly progress: Progress;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** Everything that the stages of one run share. */
-export interface RunContext extends RunOptions {
-  readonly run: RunFolder;
-  readonly config: TrainConfig;
-  readonly device: Device;
-  readonly target: Target;
-  readonly marker: MarkerChoice;
-}
 
 /**
  * Trains a pair, or goes on with a run that was stopped.

@@ -1,0 +1,243 @@
+// `nla eval DIR`: how faithful a run's pair is on its held-out activations, as a table, JSON, or an HTML report.
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { writeFileAtomic } from "../data/files.js";
+import { activationsAnew } from "../evaluate/activations-anew.js";
+import { evaluatePair } from "../evaluate/evaluate-pair.js";
+import type { Evaluation, Range } from "../evaluate/evaluation.js";
+import type { EvalRow } from "../evaluate/explained-rows.js";
+import { readHeldOutRows } from "../evaluate/held-out-rows.js";
+import { renderReport } from "../evaluate/report.js";
+import { loadNla } from "../nla/read.js";
+import type { Nla } from "../nla/read.js";
+import { loadTarget } from "../nla/target.js";
+import { Device } from "../tensor/index.js";
+import { loadConfig } from "../train/config.js";
+import { readRows } from "../train/metrics-log.js";
+import { openProgress } from "../train/progress.js";
+import { RUN_LAYOUT, trainingFile } from "../train/run-layout.js";
+import { wholeNumber } from "./program.js";
+import type { CommandContext, CommandEntry } from "./program.js";
+import { table, wrap } from "./table.js";
+import { targetOf } from "./target-of.js";
+
+const WIDTH = 100;
+
+/** What `nla eval --json` prints: the greedy evaluation, and the part of the sampled one that differs. */
+export interface EvalReport extends Evaluation {
+  readonly model: string;
+  readonly layer: number;
+  /** The same at temperature 1. */
+  readonly sampled: Pick<
+    Evaluation,
+    "fve" | "fve_meannorm" | "mse" | "cosine" | "length" | "failed" | "intervals" | "controls"
+  >;
+}
+
+interface EvalFlags {
+  readonly rows?: number;
+  readonly model?: string;
+  readonly report?: string;
+  readonly maxNewTokens?: number;
+  readonly resamples: number;
+  readonly seed: number;
+  readonly threads?: number;
+}
+
+/** The cap that the run trained with: an explanation that reaches it was a failed one there too. */
+async function trainedCap(directory: string): Promise<number | null> {
+  const file = path.join(directory, RUN_LAYOUT.config);
+  return existsSync(file) ? (await loadConfig(file)).rl.max_new_tokens : null;
+}
+
+async function heldOut(
+  directory: string,
+  nla: Nla,
+  flags: EvalFlags,
+  signal: AbortSignal,
+): Promise<EvalRow[]> {
+  const file = path.join(directory, trainingFile("eval"));
+  const { dim, layer } = nla.verbalizer.contract;
+  const rows = await readHeldOutRows(file, {
+    width: dim,
+    ...(flags.rows === undefined ? {} : { rows: flags.rows }),
+  });
+  if (flags.model === undefined) return rows;
+  using target = await loadTarget(targetOf(flags.model, nla.target), nla.verbalizer.model.device);
+  return activationsAnew(target, rows, { layer, signal });
+}
+
+async function evaluateBoth(directory: string, flags: EvalFlags, context: CommandContext) {
+  const { signal, stderr, env, json } = context;
+  using device = Device.open(flags.threads === undefined ? {} : { threads: flags.threads });
+  using nla = await loadNla(directory, device);
+  const rows = await heldOut(directory, nla, flags, signal);
+  const maxNewTokens = flags.maxNewTokens ?? (await trainedCap(directory)) ?? 200;
+  const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
+  const evaluate = async (name: string, temperature: number): Promise<Evaluation> => {
+    const live = progress.stage(name, { total: rows.length });
+    const evaluation = await evaluatePair({
+      nla,
+      rows,
+      temperature,
+      maxNewTokens,
+      seed: flags.seed,
+      bootstrap: { resamples: flags.resamples, seed: flags.seed },
+      signal,
+      onProgress: (step) => live.report({ step, tokens: 0, numbers: {} }),
+    });
+    live.end("done");
+    return evaluation;
+  };
+  const greedy = await evaluate("greedy", 0);
+  const sampled = await evaluate("sampled", 1);
+  return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled };
+}
+
+/** The report of a run's folder as HTML. */
+async function reportHtml(
+  directory: string,
+  { model, layer, greedy, sampled }: Awaited<ReturnType<typeof evaluateBoth>>,
+): Promise<string> {
+  const config = path.join(directory, RUN_LAYOUT.config);
+  return renderReport({
+    name: path.basename(path.resolve(directory)),
+    model,
+    layer,
+    evaluation: greedy,
+    sampled,
+    metrics: await readRows(path.join(directory, RUN_LAYOUT.metrics)),
+    samples: await readRows(path.join(directory, RUN_LAYOUT.samples)),
+    config: existsSync(config) ? await readFile(config, "utf8") : null,
+  });
+}
+
+function range([low, high]: Range): string {
+  return `${low.toFixed(3)} to ${high.toFixed(3)}`;
+}
+
+/** The evaluation as a page for people. */
+export function renderEvaluation(name: string, { model, layer, ...report }: EvalReport): string {
+  const numbers = ({ fve, intervals, cosine, length, failed }: EvalReport["sampled"]) => [
+    fve.toFixed(3),
+    range(intervals.fve),
+    cosine?.toFixed(3) ?? "-",
+    length.toFixed(1),
+    `${(100 * failed).toFixed(1)} %`,
+  ];
+  const { shuffled, mean } = report.controls;
+  const columns = [
+    { header: "" },
+    { header: "FVE", align: "right" as const },
+    { header: "95 % interval", align: "right" as const },
+    { header: "cosine", align: "right" as const },
+    { header: "tokens", align: "right" as const },
+    { header: "failed", align: "right" as const },
+  ];
+  const rows = [
+    ["greedy", ...numbers(report)],
+    ["sampled, T=1", ...numbers(report.sampled)],
+    [
+      "shuffled activations",
+      shuffled.fve.toFixed(3),
+      range(report.intervals.shuffled_fve),
+      shuffled.cosine?.toFixed(3) ?? "-",
+      "",
+      "",
+    ],
+    [
+      "mean activation",
+      Math.abs(mean.fve) < 5e-4 ? "0.000" : mean.fve.toFixed(3),
+      "by construction",
+      "",
+      "",
+      "",
+    ],
+  ];
+  const positions = report.by_position.map(({ from, to, n, fve }) => [
+    to === null ? `${from} and later` : `${from} to ${to - 1}`,
+    String(n),
+    fve?.toFixed(3) ?? "-",
+  ]);
+  const meaning =
+    `FVE is the share of the activations' variance (${report.variance.toFixed(3)} around their mean) that comes back from the ` +
+    `explanation alone: 0 is what the mean gives, 1 is perfect. Against the best constant direction (${report.variance_meannorm.toFixed(3)}) it is ` +
+    `${report.fve_meannorm.toFixed(3)}. It is ${range(report.intervals.difference)} above explanations of other documents' activations (95 %, ` +
+    "bootstrap over documents). Failed explanations count as the mean.";
+  return [
+    `${name}: ${report.n} held-out activations of ${report.documents} documents, output of block ${layer} of ${model}`,
+    table(columns, rows),
+    table(
+      [{ header: "token" }, { header: "activations", align: "right" }, { header: "FVE", align: "right" }],
+      positions,
+    ),
+    wrap(meaning, WIDTH).join("\n"),
+    "",
+  ].join("\n\n");
+}
+
+/** The `eval` command. */
+export const evalCommand: CommandEntry = {
+  name: "eval",
+  summary: "how faithful a trained pair is on held-out activations, with controls and intervals",
+  arguments: [{ name: "<dir>", description: "a run folder" }],
+  options: [
+    {
+      flags: "--rows <n>",
+      description: "at most so many activations, evenly spread; by default all",
+      parse: wholeNumber("--rows", 2),
+    },
+    {
+      flags: "--model <dir>",
+      description: "take the activations of the held-out texts anew from this model",
+    },
+    { flags: "--report <file>", description: "also write a report, one HTML file" },
+    {
+      flags: "--max-new-tokens <n>",
+      description: "cap on an explanation; by default the run's own",
+      parse: wholeNumber("--max-new-tokens", 1),
+    },
+    {
+      flags: "--resamples <n>",
+      description: "of the bootstrap",
+      default: 1000,
+      parse: wholeNumber("--resamples", 1),
+    },
+    {
+      flags: "--seed <n>",
+      description: "of sampling, bootstrap and control",
+      default: 0,
+      parse: wholeNumber("--seed"),
+    },
+    {
+      flags: "--threads <n>",
+      description: "CPU threads; by default all cores",
+      parse: wholeNumber("--threads", 1),
+    },
+  ],
+  examples: [
+    { command: "nla eval runs/quickstart", does: "a table" },
+    {
+      command: "nla eval runs/quickstart --report report.html",
+      does: "with the curves of training and samples",
+    },
+  ],
+  jsonHelp: "{n, fve, variance, controls, ...} as docs/json.md says",
+  action: async ([directory], options, context) => {
+    const flags = options as unknown as EvalFlags;
+    const { stdout, json } = context;
+    const both = await evaluateBoth(directory as string, flags, context);
+    const { fve, fve_meannorm, mse, cosine, length, failed, intervals, controls } = both.sampled;
+    const report: EvalReport = {
+      model: both.model,
+      layer: both.layer,
+      ...both.greedy,
+      sampled: { fve, fve_meannorm, mse, cosine, length, failed, intervals, controls },
+    };
+    if (flags.report !== undefined)
+      await writeFileAtomic(flags.report, await reportHtml(directory as string, both));
+    stdout.write(json ? `${JSON.stringify(report)}\n` : renderEvaluation(directory as string, report));
+    if (flags.report !== undefined && !json) stdout.write(`report written to ${flags.report}\n`);
+  },
+};
