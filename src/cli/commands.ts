@@ -1,7 +1,7 @@
 // The table of commands, in the order in which `nla --help` lists them. A new command is a file beside this one and a line here.
 import { createRequire } from "node:module";
+import { describeEngine } from "../engine/index.js";
 import { dataCommand } from "./data.js";
-import { describeEngine } from "./describe-engine.js";
 import { doctorCommand } from "./doctor.js";
 import type { CommandEntry } from "./program.js";
 import { quickstartCommand } from "./quickstart.js";

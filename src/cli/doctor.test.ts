@@ -5,7 +5,7 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { NlaError } from "../error.js";
 import { COMMANDS, VERSION } from "./commands.js";
-import { describeEngine } from "./describe-engine.js";
+import { describeEngine } from "../engine/index.js";
 import { examine, installedVersion, renderDoctor } from "./doctor.js";
 import type { EngineReport } from "./doctor.js";
 import { runCli } from "./program.js";

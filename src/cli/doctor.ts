@@ -21,6 +21,8 @@ export interface EngineDevice {
   readonly usable: boolean;
   /** Why it is not usable; null where it is. */
   readonly reason: string | null;
+  /** Known values computed on it; absent or empty where it did not open. */
+  readonly selfTest?: readonly { readonly op: string; readonly passed: boolean }[];
 }
 
 /** Something that does not work, and what to do about it. */
@@ -275,13 +277,19 @@ export function renderDoctor(report: DoctorReport): string {
       { header: "usable" },
       { header: "what it is" },
     ];
-    const rows = engine.devices.map(({ name, kind, memoryBytes, usable, reason, description }) => [
-      name,
-      kind,
-      memoryBytes === null ? "?" : gibibytes(memoryBytes),
-      usable ? "yes" : `no: ${reason ?? "?"}`,
-      description,
-    ]);
+    const rows = engine.devices.map(
+      ({ name, kind, memoryBytes, usable, reason, description, selfTest = [] }) => [
+        name,
+        kind,
+        memoryBytes === null ? "?" : gibibytes(memoryBytes),
+        usable
+          ? selfTest.length > 0
+            ? `yes, ${selfTest.length} self-tests passed`
+            : "yes"
+          : `no: ${reason ?? "?"}`,
+        description,
+      ],
+    );
     parts.push(table(columns, rows));
   }
   const columns = [{ header: "package" }, { header: "version" }, { header: "for" }];

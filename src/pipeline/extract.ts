@@ -281,11 +281,17 @@ function textBehind(
 ): string {
   const start = Math.max(0, position + 1 - CONTEXT_TOKENS);
   const before = tokenizer.decode(ids.slice(start, position + 1));
-  const end = position + 1 + characters; // a token has at least one character, save few
-  const both = tokenizer.decode(ids.slice(start, end));
-  // They differ where the position cuts a character, or where clean-up took a blank at the seam.
-  const behind = both.startsWith(before)
-    ? both.slice(before.length)
-    : tokenizer.decode(ids.slice(position + 1, end));
-  return [...behind].slice(0, characters).join("");
+  const decoded = (tokens: number): string[] => {
+    const end = position + 1 + tokens;
+    const both = tokenizer.decode(ids.slice(start, end));
+    // They differ where the position cuts a character, or where clean-up took a blank at the seam.
+    const behind = both.startsWith(before)
+      ? both.slice(before.length)
+      : tokenizer.decode(ids.slice(position + 1, end));
+    return [...behind];
+  };
+  let text = decoded(characters);
+  // A token has at least one character, unless it is a byte: a character has at most four.
+  if (text.length < characters) text = decoded(4 * characters);
+  return text.slice(0, characters).join("");
 }
