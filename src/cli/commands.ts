@@ -3,6 +3,9 @@ import { createRequire } from "node:module";
 import { describeEngine } from "../engine/index.js";
 import { dataCommand } from "./data.js";
 import { doctorCommand } from "./doctor.js";
+import { evalCommand } from "./eval.js";
+import { explainCommand } from "./explain.js";
+import { forwardCommand } from "./forward.js";
 import type { CommandEntry } from "./program.js";
 import { quickstartCommand } from "./quickstart.js";
 import { trainCommand } from "./train.js";
@@ -17,6 +20,9 @@ export const VERSION: string = version;
 export const COMMANDS: readonly CommandEntry[] = [
   quickstartCommand,
   trainCommand,
+  explainCommand,
+  evalCommand,
   dataCommand,
+  forwardCommand,
   doctorCommand({ version, describeEngine }),
 ];

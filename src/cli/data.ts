@@ -20,7 +20,7 @@ import { readShown } from "../pipeline/show.js";
 import type { Shown } from "../pipeline/show.js";
 import { shuffleRows } from "../pipeline/shuffle.js";
 import { splitByDocument } from "../pipeline/split.js";
-import { Device } from "../tensor/index.js";
+import { deviceFor } from "./device-for.js";
 import { loadTokenizer } from "../text/tokenizer.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { openProgress } from "../train/progress.js";
@@ -92,9 +92,12 @@ function print(facts: object, { stdout, json }: CommandContext): void {
   }
 }
 
-function stageProgress(name: string, total: number, { stderr, env, json }: CommandContext): StageProgress {
-  const clock = () => performance.now();
-  return openProgress({ stream: stderr, clock, json, env }).stage(name, { total });
+function stageProgress(
+  name: string,
+  total: number | null,
+  { stderr, env, json }: CommandContext,
+): StageProgress {
+  return openProgress({ stream: stderr, clock: () => performance.now(), json, env }).stage(name, { total });
 }
 
 interface ExtractFlags {
@@ -166,9 +169,9 @@ const extract: CommandEntry = {
     const flags = options as unknown as ExtractFlags;
     const { perDocument, minPosition, maxLength, seed, length, name, field, threads } = flags;
     await folderFor(flags.out);
-    using device = Device.open({ device: flags.device, ...(threads === undefined ? {} : { threads }) });
+    using device = await deviceFor([targetDirectory(flags.model)], { threads, device: flags.device });
     using target = await loadTarget(flags.model, device);
-    const progress = stageProgress("extract", length ?? 0, context);
+    const progress = stageProgress("extract", length ?? null, context);
     const facts = await extractActivations({
       target,
       layer: flags.layer,
@@ -378,7 +381,7 @@ export function renderShown({ file, datasetId, rowCount, width, rows }: Shown): 
 }
 
 function tail(text: string): string {
-  const characters = [...text.slice(-2 * SHOWN_TAIL)];
+  const characters = Array.from(text.slice(-2 * SHOWN_TAIL));
   if (characters.length <= SHOWN_TAIL && text.length <= 2 * SHOWN_TAIL) return text;
   return `…${characters.slice(1 - SHOWN_TAIL).join("")}`;
 }

@@ -12,7 +12,7 @@ import { renderReport } from "../evaluate/report.js";
 import { loadNla } from "../nla/read.js";
 import type { Nla } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
-import { Device } from "../tensor/index.js";
+import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { loadConfig } from "../train/config.js";
 import { readRows } from "../train/metrics-log.js";
 import { openProgress } from "../train/progress.js";
@@ -65,12 +65,12 @@ async function heldOut(
   });
   if (flags.model === undefined) return rows;
   using target = await loadTarget(targetOf(flags.model, nla.target), nla.verbalizer.model.device);
-  return activationsAnew(target, rows, { layer, signal });
+  return await activationsAnew(target, rows, { layer, signal }); // awaited here: the target is freed at the end of this scope
 }
 
 async function evaluateBoth(directory: string, flags: EvalFlags, context: CommandContext) {
   const { signal, stderr, env, json } = context;
-  using device = Device.open(flags.threads === undefined ? {} : { threads: flags.threads });
+  using device = await deviceFor(verbalizerFolders(directory), { threads: flags.threads });
   using nla = await loadNla(directory, device);
   const rows = await heldOut(directory, nla, flags, signal);
   const maxNewTokens = flags.maxNewTokens ?? (await trainedCap(directory)) ?? 200;

@@ -4,7 +4,7 @@ import { messageOf, NlaError } from "../error.js";
 import { loadNla, read } from "../nla/read.js";
 import type { Reading } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
-import { Device } from "../tensor/index.js";
+import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { UsageError } from "./output.js";
 import { parsePositions, positionsIn } from "./positions.js";
 import type { PositionChoice } from "./positions.js";
@@ -103,7 +103,7 @@ export async function explainText(
   context: Pick<CommandContext, "stdout" | "env" | "json" | "signal">,
 ): Promise<void> {
   const { stdout, json, signal } = context;
-  using device = Device.open(threads === undefined ? {} : { threads });
+  using device = await deviceFor(verbalizerFolders(pair), { threads });
   using nla = await loadNla(pair, device, ar === undefined ? {} : { reconstructor: ar });
   using target = await loadTarget(targetOf(model, nla.target), device);
   const { length } = target.tokenizer.encode(text, { addSpecialTokens: true });

@@ -6,7 +6,7 @@ import { loadDecoder, run } from "../model/index.js";
 import type { RunResult } from "../model/index.js";
 import { storedTensor } from "../model/checkpoint.js";
 import { targetDirectory } from "../nla/target.js";
-import { Device } from "../tensor/index.js";
+import { deviceFor } from "./device-for.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
@@ -137,7 +137,7 @@ export const forwardCommand: CommandEntry = {
       });
     }
     const sequences = await readIds(ids);
-    using device = Device.open(threads === undefined ? {} : { threads });
+    using device = await deviceFor([targetDirectory(name)], { threads });
     using model = await loadDecoder(targetDirectory(name), device);
     const { dim, vocabulary, layers } = model.config;
     const all = capture?.all ?? false;

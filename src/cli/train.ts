@@ -15,6 +15,11 @@ export function runDirectory(config: string, run: unknown): string {
   return typeof run === "string" ? run : path.join(RUNS_FOLDER, path.basename(config, path.extname(config)));
 }
 
+/** A word as a shell takes it back: quoted where it has more than letters, digits and the usual marks of paths. */
+export function shellWord(word: string): string {
+  return /^[\w./:=,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
 /** Trains from a config file with progress on standard error, and says how to go on if it is interrupted. */
 export async function trainFrom(
   config: string,
@@ -59,7 +64,9 @@ export const trainCommand: CommandEntry = {
   jsonHelp: "progress as JSON lines on standard error, the run folder on standard output",
   action: async ([config], options, context) => {
     const set = (options.set as readonly string[] | undefined) ?? [];
-    const command = ["nla train", config, ...set.map((each) => `--set ${each}`)].join(" ");
+    const run = typeof options.run === "string" ? ["--run", options.run] : [];
+    const words = ["nla", "train", config as string, ...run, ...set.flatMap((each) => ["--set", each])];
+    const command = words.map(shellWord).join(" ");
     const directory = await trainFrom(config as string, { run: options.run, set, command }, context);
     context.stdout.write(context.json ? `${JSON.stringify({ run: directory })}\n` : `${directory}\n`);
   },

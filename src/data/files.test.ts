@@ -158,6 +158,7 @@ describe("removeStaleTemporaries", () => {
     expect(new Set(readdirSync(here))).toEqual(
       new Set([`.a.parquet.nla-new.${dead}`, ".a.parquet.nla-new.1.01", "a.parquet"]),
     );
+    expect(await removeStaleTemporaries(here, { exclusive: true })).toEqual([".a.parquet.nla-new.1.01"]);
   });
 
   it("puts a folder back that was moved aside by a process that died between the two renames", async () => {

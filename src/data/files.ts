@@ -115,11 +115,13 @@ export async function withScratchFolder<T>(target: string, use: (folder: string)
 /**
  * Removes temporaries in `parent` whose process is dead, and puts back a folder that was moved aside by a process
  * that died before its successor took the place. Returns the names it removed or put back, sorted.
- * `only` restricts it to the temporaries of one target name. A missing `parent` is an empty one.
+ * `only` restricts it to the temporaries of one target name. `exclusive` says that the caller holds a lock on `parent`: then
+ * nobody else can be writing there, and process ids, which the system gives out again, need not be asked. A missing `parent`
+ * is an empty one.
  */
 export async function removeStaleTemporaries(
   parent: string,
-  { only }: { only?: string } = {},
+  { only, exclusive = false }: { only?: string; exclusive?: boolean } = {},
 ): Promise<string[]> {
   const handled: string[] = [];
   for (const { name } of await entriesOf(parent)) {
@@ -127,7 +129,7 @@ export async function removeStaleTemporaries(
     if (match === null || (only !== undefined && match[1] !== only)) continue;
     const full = path.join(parent, name);
     const pid = Number(match[3]);
-    if (pid === process.pid ? mine.has(full) : isAlive(pid)) continue;
+    if (pid === process.pid ? mine.has(full) : !exclusive && isAlive(pid)) continue;
     const target = path.join(parent, match[1] ?? "");
     if (match[2] === "old" && !(await exists(target))) await rename(full, target);
     else await rm(full, { recursive: true, force: true });
@@ -162,7 +164,7 @@ async function withTemporary<T>(
     throw new NlaError({
       code: "disk.full",
       subject: target,
-      found: `no room to write it (${messageOf(thrown)}; ${free} bytes free in ${path.dirname(target)})`,
+      found: `no room to write it (${systemMessage(thrown)}; ${free} bytes free in ${path.dirname(target)})`,
       wanted: bytesNeeded === null ? "room for the whole new content" : `${bytesNeeded} bytes`,
       next: "Nothing was replaced: what stood there before is untouched. Free some space and run it again.",
       cause: thrown,
@@ -171,6 +173,13 @@ async function withTemporary<T>(
     await rm(temporary, { recursive: true, force: true });
     mine.delete(temporary);
   }
+}
+
+/** What the system said: a file in a folder that is written comes wrapped in an error of its own, about a temporary name. */
+function systemMessage(thrown: unknown): string {
+  let error = thrown;
+  while (error instanceof NlaError && error.cause !== undefined) error = error.cause;
+  return messageOf(error);
 }
 
 /** Bytes free beside a temporary once it is removed: while it stands, a full disk always says 0. */

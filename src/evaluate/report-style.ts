@@ -24,11 +24,12 @@ h3 { font-size: 1rem; font-weight: 600; margin: 1.8rem 0 .2rem; }
 p { margin: .6rem 0; hyphens: auto; }
 .lead { color: var(--soft); margin-top: 0; }
 .key { font-size: 3.2rem; line-height: 1.1; font-weight: 600; margin: 1.6rem 0 0; letter-spacing: -.02em; font-variant-numeric: lining-nums tabular-nums; }
-.key small { font-size: 1rem; font-weight: 400; letter-spacing: 0; color: var(--soft); }
+.key small { display: inline-block; line-height: 1.4; font-size: 1rem; font-weight: 400; letter-spacing: 0; color: var(--soft); }
 figure { margin: 1.4rem 0; break-inside: avoid; }
 figcaption { font: 13px/1.45 ui-sans-serif, system-ui, sans-serif; color: var(--soft); margin-bottom: .35rem; }
 figcaption b { color: var(--ink); font-weight: 600; }
 .swatch { display: inline-block; width: .9em; height: .2em; vertical-align: .28em; margin: 0 .35em 0 .8em; }
+figcaption .name { white-space: nowrap; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font: 11px ui-sans-serif, system-ui, sans-serif; fill: var(--soft); font-variant-numeric: tabular-nums; }
 .grid { stroke: var(--rule); stroke-width: .7; } .zero { stroke: var(--soft); stroke-width: .8; }
@@ -40,7 +41,7 @@ table { border-collapse: collapse; width: 100%; font: 14px/1.45 ui-sans-serif, s
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--ink); padding: .3rem .7rem .3rem 0; vertical-align: bottom; }
 td { padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th.n, td.n { text-align: right; white-space: nowrap; } th:last-child, td:last-child { padding-right: 0; }
-td.step { white-space: nowrap; color: var(--soft); }
+td.step { width: 1%; padding-right: 1.4rem; white-space: nowrap; color: var(--soft); }
 td.said { white-space: pre-wrap; overflow-wrap: anywhere; font: 15px/1.45 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
 .passage { background: var(--wash); padding: .55rem .8rem; margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 15px; line-height: 1.45; }
 .passage::after { content: "\\258D"; color: var(--b); }

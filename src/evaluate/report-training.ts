@@ -10,13 +10,16 @@ const SMALL = { width: 360, height: 210 };
 
 /** How the numbers moved while the pair was trained; empty without a log. */
 export function trainingSection(curves: TrainingCurves, { fve, intervals }: Evaluation): string {
-  const marks =
-    curves.rlSteps > 0 && curves.warmSteps > 0 ? [{ x: curves.warmSteps, text: "warm start ends" }] : [];
+  const { warm, rl } = curves.steps;
+  const shared = {
+    marks: warm > 0 && rl > 0 ? [{ x: 1, text: "warm start ends" }] : [],
+    xTicks: curves.ticks,
+    xLabel: "step of the verbalizer's warm start, then of reinforcement learning",
+  };
   const figures: string[] = [];
   figures.push(
     drawn("Variance explained over training", {
-      xLabel: "step: warm start of the verbalizer, then reinforcement learning",
-      marks,
+      ...shared,
       include: [0],
       final: {
         low: intervals.fve[0],
@@ -25,7 +28,7 @@ export function trainingSection(curves: TrainingCurves, { fve, intervals }: Eval
         text: `final: ${fve.toFixed(3)}, 95 % ${rangeText(intervals.fve)}`,
       },
       series: [
-        { name: "rollouts", points: curves.curve("rl", "fve"), colour: COLOURS.second, look: "thin" },
+        { name: "rollouts", points: curves.along("rl", "fve"), colour: COLOURS.second, look: "thin" },
         {
           name: "shuffled control",
           points: curves.both("eval.shuffled_fve"),
@@ -40,17 +43,17 @@ export function trainingSection(curves: TrainingCurves, { fve, intervals }: Eval
   const rewards = curves.curve("rl", "reward_mean");
   const small = [
     drawn("Length of explanations, tokens", {
-      xLabel: "step",
-      marks,
+      ...shared,
+      xLabel: "step of either stage",
       size: SMALL,
       include: [0],
       series: [
-        { name: "rollouts", points: curves.curve("rl", "length"), colour: COLOURS.second, look: "thin" },
+        { name: "rollouts", points: curves.along("rl", "length"), colour: COLOURS.second, look: "thin" },
         { name: "held out", points: curves.both("eval.length"), colour: COLOURS.main, look: "dots" },
       ],
     }),
     drawn("Reward, mean and one standard deviation", {
-      xLabel: "step",
+      xLabel: "step of reinforcement learning",
       size: SMALL,
       series: [
         {
@@ -62,28 +65,29 @@ export function trainingSection(curves: TrainingCurves, { fve, intervals }: Eval
       ],
     }),
     drawn("KL from the warm start, nats per token", {
-      xLabel: "step",
+      xLabel: "step of reinforcement learning",
       size: SMALL,
       include: [0],
       series: [{ name: "KL", points: curves.curve("rl", "kl"), colour: COLOURS.control }],
     }),
     drawn("Entropy of the verbalizer, nats per token", {
-      xLabel: "step",
+      xLabel: "step of reinforcement learning",
       size: SMALL,
       include: [0],
       series: [{ name: "entropy", points: curves.curve("rl", "entropy"), colour: COLOURS.third }],
     }),
     drawn("Share of explanations that failed", {
-      xLabel: "step",
+      ...shared,
+      xLabel: "step of either stage",
       size: SMALL,
       include: [0],
       series: [
-        { name: "rollouts", points: curves.curve("rl", "failed"), colour: COLOURS.second, look: "thin" },
+        { name: "rollouts", points: curves.along("rl", "failed"), colour: COLOURS.second, look: "thin" },
         { name: "held out", points: curves.both("eval.failed"), colour: COLOURS.main, look: "dots" },
       ],
     }),
     drawn("Warm start: loss with real and shuffled activations", {
-      xLabel: "step",
+      xLabel: "step of the warm start",
       size: SMALL,
       series: [
         { name: "real", points: curves.curve("av_sft", "loss_real"), colour: COLOURS.main, look: "dots" },
@@ -123,7 +127,8 @@ function figure(title: string, series: readonly Series[], svg: string): string {
   const legend = series
     .filter(({ points }) => points.some(({ y }) => y !== null))
     .map(
-      ({ name, colour }) => `<span class="swatch" style="background:${colour}"></span>${escapeHtml(name)}`,
+      ({ name, colour }) =>
+        `<span class="name"><span class="swatch" style="background:${colour}"></span>${escapeHtml(name)}</span>`,
     );
   const shown = legend.length > 1 ? ` ${legend.join("")}` : "";
   return `<figure><figcaption><b>${escapeHtml(title)}</b>${shown}</figcaption>${svg}</figure>`;

@@ -2,7 +2,7 @@
 // to be on the way. Pure: everything it shows comes in; it asks for nothing from anywhere.
 import type { Evaluation } from "./evaluation.js";
 import { REPORT_STYLE } from "./report-style.js";
-import { optional, percent, plainZero, rangeText, tableHtml } from "./report-text.js";
+import { decimal, optional, percent, plainZero, rangeText, tableHtml } from "./report-text.js";
 import { trainingSection } from "./report-training.js";
 import { escapeHtml } from "./svg.js";
 import { sampleHistories, trainingCurves } from "./training-curves.js";
@@ -53,30 +53,23 @@ ${[headline(data.evaluation), numbers(data), trainingSection(curves, data.evalua
 
 function headline({ fve, intervals, controls, n, documents }: Evaluation): string {
   const [low, high] = intervals.difference;
+  const other = `Explanations of <em>other</em> activations give ${percent(controls.shuffled.fve)}`;
+  const points = `${decimal(100 * low, 1)} to ${decimal(100 * high, 1)} points`;
   const verdict =
     low > 0
-      ? `Explanations of <em>other</em> activations recover ${percent(controls.shuffled.fve)}, so what is recovered comes from what each explanation says about its own activation (the difference is ${percent(low)} to ${percent(high)}).`
-      : `Explanations of <em>other</em> activations recover ${percent(controls.shuffled.fve)}; the difference (${percent(low)} to ${percent(high)}) is not clearly above zero, so these explanations cannot be said to carry anything about their own activation.`;
+      ? `${other}, ${points} less: what is recovered comes from what each explanation says about its own activation.`
+      : `${other}; the difference, ${points}, is not clearly above zero, so these explanations cannot be said to carry anything about their own activation.`;
   return `<p class="key">${percent(fve)} <small>of the variance explained, ${percent(intervals.fve[0])} to ${percent(intervals.fve[1])}</small></p>
 <p>On ${n} activations of ${documents} documents that were never in training, each activation is turned into text and the text alone back into an activation. ${verdict}</p>`;
 }
 
 function numbers({ evaluation, sampled }: ReportData): string {
-  const row = (name: string, each: Evaluation): string[] => [
-    name,
-    each.fve.toFixed(3),
-    rangeText(each.intervals.fve),
-    each.fve_meannorm.toFixed(3),
-    optional(each.cosine, 3),
-    each.length.toFixed(1),
-    percent(each.failed),
-  ];
   const rows = [
-    row("greedy", evaluation),
-    ...(sampled ? [row("sampled, T = 1", sampled)] : []),
+    evaluationCells("greedy", evaluation),
+    ...(sampled ? [evaluationCells("sampled, T = 1", sampled)] : []),
     [
       "control: shuffled activations",
-      evaluation.controls.shuffled.fve.toFixed(3),
+      decimal(evaluation.controls.shuffled.fve, 3),
       rangeText(evaluation.intervals.shuffled_fve),
       "",
       optional(evaluation.controls.shuffled.cosine, 3),
@@ -96,8 +89,20 @@ function numbers({ evaluation, sampled }: ReportData): string {
   const header = ["", "FVE", "95 % interval", "FVE, mean direction", "cosine", "tokens", "failed"];
   return `<h2>How faithful the explanations are</h2>
 ${tableHtml(header, rows)}
-<p>FVE, the fraction of variance explained, is 1 − mse / variance over activations brought to one length: 0 is what guessing the mean activation gives, 1 is perfect. The variance is ${evaluation.variance.toFixed(4)} around the mean and ${evaluation.variance_meannorm.toFixed(4)} around the best constant direction, the denominator of the second FVE; the mean squared error is ${evaluation.mse.toFixed(4)}. A cosine has no such zero and cannot be compared between models.</p>
+<p>FVE, the fraction of variance explained, is 1 − mse / variance over activations brought to one length: 0 is what guessing the mean activation gives, 1 is perfect. The variance is ${decimal(evaluation.variance, 4)} around the mean and ${decimal(evaluation.variance_meannorm, 4)} around the best constant direction, the denominator of the second FVE; the mean squared error is ${decimal(evaluation.mse, 4)}. A cosine has no such zero and cannot be compared between models.</p>
 <p>An explanation that was cut off, or that the reconstructor cannot take, is counted as failed and as having explained nothing. Intervals are percentiles of a bootstrap over whole documents: they cover which documents were drawn, not how training might have gone with another seed. The shuffled control scores each activation against the explanation of an activation from another document.</p>`;
+}
+
+function evaluationCells(name: string, each: Evaluation): string[] {
+  return [
+    name,
+    decimal(each.fve, 3),
+    rangeText(each.intervals.fve),
+    decimal(each.fve_meannorm, 3),
+    optional(each.cosine, 3),
+    decimal(each.length, 1),
+    percent(each.failed),
+  ];
 }
 
 const STAGE_NAMES: Readonly<Record<string, string>> = {
@@ -135,7 +140,7 @@ function positions({ by_position }: Evaluation): string {
     .map(({ from, to, n, fve, mse }) => {
       const bar = `<span class="bar" style="width:${(100 * Math.max(0, Math.min(1, fve ?? 0))).toFixed(1)}%"></span>`;
       const name = to === null ? `${from} and later` : to === from + 1 ? `${from}` : `${from} to ${to - 1}`;
-      return `<tr><td>${name}</td><td class="n">${n}</td><td class="n">${mse.toFixed(3)}</td><td class="n">${optional(fve, 3)}</td><td style="width:40%">${bar}</td></tr>`;
+      return `<tr><td>${name}</td><td class="n">${n}</td><td class="n">${decimal(mse, 3)}</td><td class="n">${optional(fve, 3)}</td><td style="width:40%">${bar}</td></tr>`;
     })
     .join("");
   return `<h2>By position in the document</h2>

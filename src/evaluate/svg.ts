@@ -5,6 +5,8 @@
 export interface Point {
   readonly x: number;
   readonly y: number | null;
+  /** Where it is, for people. Defaults to `step` and x. */
+  readonly where?: string;
 }
 
 /** A line of a chart. */
@@ -25,6 +27,8 @@ export interface Chart {
   readonly label: string;
   readonly series: readonly Series[];
   readonly xLabel: string;
+  /** Defaults to round values of x. */
+  readonly xTicks?: readonly { readonly x: number; readonly text: string }[];
   /** Vertical lines, such as where a stage begins. */
   readonly marks?: readonly { readonly x: number; readonly text: string }[];
   /** A value with its interval, drawn at the right end. */
@@ -42,6 +46,9 @@ export interface Chart {
 
 // More points than a chart has room for are averaged: a file of a hundred thousand circles opens in no browser.
 const MAX_POINTS = 300;
+
+/** The sign that is as wide as a plus. */
+export const MINUS = "\u2212";
 
 const MARGIN = { left: 56, right: 16, top: 20, bottom: 40 };
 
@@ -72,8 +79,11 @@ export function niceTicks(low: number, high: number, count = 5): number[] {
 /** A number in few characters: `0.4`, `12`, `3.2e-5`. */
 export function shortNumber(value: number): string {
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(1);
-  return String(Number(value.toPrecision(3)));
+  const text =
+    size !== 0 && (size < 1e-3 || size >= 1e6)
+      ? value.toExponential(1)
+      : String(Number(value.toPrecision(3)));
+  return text.replace(/^-/, MINUS);
 }
 
 /** At most `limit` points: means of neighbours where there are more. Gaps stay out of the means. */
@@ -92,6 +102,7 @@ export function chartSvg({
   label,
   series,
   xLabel,
+  xTicks,
   marks = [],
   final,
   include = [],
@@ -113,9 +124,14 @@ export function chartSvg({
   const highs = [...all.map(({ high }) => high), ...include, ...ends];
   const yTicks = niceTicks(least(lows), most(highs));
   const xs = all.map(({ x }) => x);
-  const xTicks = niceTicks(least(xs), most(xs), 6).filter((tick) => tick >= least(xs) && tick <= most(xs));
+  const ticks =
+    xTicks ??
+    niceTicks(least(xs), most(xs), 6)
+      .filter((tick) => tick >= least(xs) && tick <= most(xs))
+      .map((tick) => ({ x: tick, text: shortNumber(tick) }));
+  const edges = [...xs, ...ticks.map((tick) => tick.x)];
   const room = final ? 70 : 0;
-  const x = scale([least(xs), most(xs)], [MARGIN.left, width - MARGIN.right - room]);
+  const x = scale([least(edges), most(edges)], [MARGIN.left, width - MARGIN.right - room]);
   const y = scale([yTicks[0] as number, yTicks.at(-1) as number], [height - MARGIN.bottom, MARGIN.top]);
   const right = width - MARGIN.right;
 
@@ -129,9 +145,9 @@ export function chartSvg({
   if ((yTicks[0] as number) < 0 && (yTicks.at(-1) as number) > 0) {
     parts.push(`<line class="zero" x1="${MARGIN.left}" x2="${right}" y1="${y(0)}" y2="${y(0)}"/>`);
   }
-  for (const tick of xTicks) {
+  for (const tick of ticks) {
     parts.push(
-      `<text x="${x(tick)}" y="${height - MARGIN.bottom + 18}" text-anchor="middle">${shortNumber(tick)}</text>`,
+      `<text x="${x(tick.x)}" y="${height - MARGIN.bottom + 18}" text-anchor="middle">${escapeHtml(tick.text)}</text>`,
     );
   }
   parts.push(
@@ -191,7 +207,9 @@ function seriesSvg({ name, points, colour, look = "line", band }: Series, x: Sca
   if (look !== "dots") return parts;
   for (const point of points) {
     if (point.y === null) continue;
-    const text = escapeHtml(`${name}, step ${shortNumber(point.x)}: ${point.y.toFixed(3)}`);
+    const text = escapeHtml(
+      `${name}, ${point.where ?? `step ${shortNumber(point.x)}`}: ${point.y.toFixed(3)}`,
+    );
     parts.push(
       `<circle cx="${x(point.x)}" cy="${y(point.y)}" r="3" fill="${colour}"><title>${text}</title></circle>`,
     );

@@ -1,19 +1,26 @@
 // The rows of metrics.jsonl and samples.jsonl as the report draws them: curves over the steps of a run, and the readings of
 // one activation over its checkpoints. Tolerant of fields it does not know, and of logs of runs that are not finished.
+import { niceTicks } from "./svg.js";
 import type { Point } from "./svg.js";
 
 /** A row of a log: `stage`, `step` and whatever was logged. */
 export type Row = Readonly<Record<string, unknown>> & { readonly stage: string; readonly step: number };
 
-/** Curves of one run. The steps of reinforcement learning follow those of the verbalizer's warm start. */
+/** Curves of one run. */
 export interface TrainingCurves {
-  /** Steps of the verbalizer's warm start; 0 where there was none. */
-  readonly warmSteps: number;
-  readonly rlSteps: number;
-  /** A field of a stage's rows, at its step of the run: `curve("rl", "kl")`, `curve("av_sft", "eval.fve")`. */
+  /** Steps of the verbalizer's warm start and of reinforcement learning; 0 where there were none. */
+  readonly steps: { readonly warm: number; readonly rl: number };
+  /** A field of a stage's rows over its own steps: `curve("rl", "kl")`, `curve("ar_sft", "eval.fve")`. */
   curve(stage: string, field: string): Point[];
-  /** A field of both, one curve. */
+  /**
+   * The same on an axis that both stages share: each has half of it, so that a short one can be seen beside a long one.
+   * The warm start goes from 0 to 1, reinforcement learning to 2.
+   */
+  along(stage: "av_sft" | "rl", field: string): Point[];
+  /** A field of both on that axis, as one curve. */
   both(field: string): Point[];
+  /** Ticks of that axis. */
+  readonly ticks: readonly { readonly x: number; readonly text: string }[];
 }
 
 /** A number that a log holds; null for what is none, or not finite and so spelled out. */
@@ -37,19 +44,29 @@ function has(row: Row, field: string): boolean {
 export function trainingCurves(rows: readonly Row[]): TrainingCurves {
   const stepsOf = (stage: string) =>
     rows.reduce((steps, row) => (row.stage === stage ? Math.max(steps, row.step + 1) : steps), 0);
-  const warmSteps = stepsOf("av_sft");
-  const curve = (stage: string, field: string): Point[] => {
-    const offset = stage === "rl" ? warmSteps + 1 : 1;
-    return rows.flatMap((row) =>
-      row.stage === stage && has(row, field) ? [{ x: row.step + offset, y: numberIn(row, field) }] : [],
+  const steps = { warm: stepsOf("av_sft"), rl: stepsOf("rl") };
+  const curve = (stage: string, field: string): Point[] =>
+    rows.flatMap((row) =>
+      row.stage === stage && has(row, field) ? [{ x: row.step + 1, y: numberIn(row, field) }] : [],
     );
+  const along = (stage: "av_sft" | "rl", field: string): Point[] => {
+    const [start, length, name] = stage === "rl" ? [1, steps.rl, "RL"] : [0, steps.warm, "warm start"];
+    return curve(stage, field).map(({ x, y }) => ({ x: start + x / length, y, where: `${name} step ${x}` }));
   };
   return {
-    warmSteps,
-    rlSteps: stepsOf("rl"),
+    steps,
     curve,
-    both: (field) => [...curve("av_sft", field), ...curve("rl", field)],
+    along,
+    both: (field) => [...along("av_sft", field), ...along("rl", field)],
+    ticks: [...halfTicks(0, steps.warm), ...halfTicks(1, steps.rl)],
   };
+}
+
+function halfTicks(start: number, length: number): { x: number; text: string }[] {
+  if (length === 0) return [];
+  return niceTicks(0, length, 5)
+    .filter((step) => step > 0 && step <= length && Number.isInteger(step))
+    .map((step) => ({ x: start + step / length, text: String(step) }));
 }
 
 /** What one activation was said to be, as training went on. */

@@ -20,3 +20,4 @@ export type { Parts } from "./parameters.js";
 export { checkLayer, headOf, injectionValues, lastRows, run } from "./run.js";
 export type { Injection, RunOptions, RunResult } from "./run.js";
 export type { SamplingOptions } from "./sampling.js";
+export { threadsFor } from "./threads.js";

@@ -80,19 +80,32 @@ describe.skipIf(tokenizers.llama2 === null)("tokens that are longer than usual",
 // A vocabulary with a token that goes over blanks: "aaaa", " bbbb" and " cccc" melt into one.
 const MERGES = [
   ...["a", "b", "c"].flatMap((letter) => [`${letter} ${letter}`, `${letter.repeat(2)} ${letter.repeat(2)}`]),
-  ...["▁ bbbb", "▁ cccc", "aaaa ▁bbbb", "aaaa▁bbbb ▁cccc", "▁ aaaa▁bbbb▁cccc", "▁ d"],
+  "▁ bbbb",
+  "▁ cccc",
+  "aaaa ▁bbbb",
+  "aaaa▁bbbb ▁cccc",
+  "▁ aaaa▁bbbb▁cccc",
+  "▁ d",
 ];
 const PIECES = ["<unk>", "<s>", "</s>", ..."abcd▁", ...MERGES.map((merge) => merge.replace(" ", ""))];
+
+const special = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
 
 function writeTokenizer(name: string, { end }: { readonly end: boolean }): string {
   const directory = path.join(scratch, name);
   mkdirSync(directory);
-  const flags = { special: true, single_word: false, lstrip: false, rstrip: false, normalized: false };
-  const special = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
   const single = [special("<s>"), { Sequence: { id: "A", type_id: 0 } }, ...(end ? [special("</s>")] : [])];
   const rules = {
     version: "1.0",
-    added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, ...flags })),
+    added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({
+      id,
+      content,
+      special: true,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+    })),
     normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
     pre_tokenizer: null,
     post_processor: {

@@ -104,7 +104,7 @@ describe("rows", () => {
         const text = documents[Number(ids[row]?.split(":").at(-1))] as string;
         // A position inside a character leaves a replacement mark on both sides of the seam.
         if (!text.startsWith(before)) expect(before + after[row]).toContain("\uFFFD");
-        else expect(after[row]).toBe([...text.slice(before.length)].slice(0, 20).join(""));
+        else expect(after[row]).toBe(Array.from(text.slice(before.length)).slice(0, 20).join(""));
         seen++;
       }
     }
@@ -171,13 +171,14 @@ describe.skipIf(llama === null)("conversations", () => {
   });
 });
 
-describe("what cannot give activations is refused, and no file is left", () => {
-  const refused = async (code: string, corpus: string, options: Partial<ExtractOptions> = {}) => {
+const refused = async (code: string, corpus: string, options: Partial<ExtractOptions> = {}) => {
     const out = outFile();
     await expect(extract(corpus, { out, ...options })).rejects.toMatchObject({ code });
     expect(existsSync(out)).toBe(false);
     expect(readdirSync(scratch).filter((name) => name.startsWith("."))).toEqual([]);
   };
+
+describe("what cannot give activations is refused, and no file is left", () => {
 
   it("an empty corpus", () => refused("corpus.empty", corpusOf([])));
   it("documents of one token", () => refused("extract.no-rows", corpusOf(["a", "b", "c"])));

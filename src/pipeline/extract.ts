@@ -235,7 +235,7 @@ async function rowsOf(
   );
   const vectors = new Float32Array(rows.length * dim);
   rows.forEach(({ id, position, document }, row) => {
-    const vector = activations[document]?.subarray(position * dim, (position + 1) * dim) ?? [];
+    const vector = (activations[document] as Float32Array).subarray(position * dim, (position + 1) * dim);
     checkFinite(vector, `position ${position} of ${id}`, layer);
     vectors.set(vector, row * dim);
   });

@@ -45,8 +45,15 @@ export async function readShown(
     });
   }
   const indices = Array.from({ length: Math.min(count, rowCount - start) }, (_, i) => start + i);
-  const rows = (await source.rows(indices)).map(({ vector, ...rest }, i): ShownRow => {
-    return { row: start + i, norm: lengthOf(vector, 0, width), ...rest };
-  });
+  const rows = (await source.rows(indices)).map(
+    ({ vector, docId, position, text, label }, i): ShownRow => ({
+      row: start + i,
+      docId,
+      position,
+      norm: lengthOf(vector, 0, width),
+      text,
+      label,
+    }),
+  );
   return { file, datasetId, rowCount, width, rows };
 }

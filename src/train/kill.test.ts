@@ -22,7 +22,7 @@ import { createHash } from "node:crypto";
 import { parseConfig, configHash } from "./dist/train/config.js";
 import { openRunFolder } from "./dist/train/run-folder.js";
 import { openLog } from "./dist/train/metrics-log.js";
-import { latestCheckpoint, saveCheckpoint } from "./dist/train/training-state.js";
+import { latestCheckpoint, pruneCheckpoints, saveCheckpoint } from "./dist/train/training-state.js";
 const config = parseConfig(${JSON.stringify(CONFIG)});
 console.log("begun");
 const run = await openRunFolder(process.argv[2], config);
@@ -38,7 +38,8 @@ for (const name of ["ar_sft", "rl"]) {
   await run.runStage(name, async (stage) => {
     const root = run.path("checkpoints");
     const place = { root, stage: name, configHash: configHash(config) };
-    const latest = await latestCheckpoint(place, { keep: 2 });
+    const latest = await latestCheckpoint(place);
+    await pruneCheckpoints(place, { keep: 2 });
     let weights = latest ? await readFile(latest.directory + "/weights.bin") : Buffer.alloc(200_000, 1);
     let step = latest?.state.step ?? 0;
     const metrics = await openLog(run.path("metrics.jsonl"), { stage: name, nextStep: step });

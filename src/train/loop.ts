@@ -4,7 +4,7 @@ import { openLog } from "./metrics-log.js";
 import type { JsonLog } from "./metrics-log.js";
 import type { Progress } from "./progress.js";
 import type { Json } from "./run-folder.js";
-import { latestCheckpoint, saveCheckpoint } from "./training-state.js";
+import { latestCheckpoint, pruneCheckpoints, saveCheckpoint } from "./training-state.js";
 import type { Checkpoint, CheckpointPlace, TrainingState } from "./training-state.js";
 
 /** Where a stage's rows, checkpoints and progress go. */
@@ -49,8 +49,8 @@ export function due(step: number, every: number, steps: number): boolean {
 }
 
 /** The newest checkpoint of a stage, if there is one. */
-export function resumePoint({ place, keepCheckpoints }: LoopOutputs): Promise<Checkpoint | null> {
-  return latestCheckpoint(place, { keep: keepCheckpoints });
+export function resumePoint({ place }: LoopOutputs): Promise<Checkpoint | null> {
+  return latestCheckpoint(place);
 }
 
 /**
@@ -65,6 +65,11 @@ export async function runLoop(loop: TrainingLoop, from: number, outputs: LoopOut
   const start = { stage: place.stage, nextStep: from };
   await using metrics = await openLog(outputs.metricsFile, start);
   await using samples = await openLog(outputs.samplesFile, start);
+  const retention = {
+    keep: outputs.keepCheckpoints,
+    scheduled: (step: number) => step % outputs.checkpointEvery === 0 || step === loop.steps,
+  };
+  await pruneCheckpoints(place, retention); // a kill may have come between a checkpoint and the removal of older ones
   const live = progress.stage(place.stage, { total: loop.steps, from });
   let done = from;
   let saved = from;
@@ -72,7 +77,7 @@ export async function runLoop(loop: TrainingLoop, from: number, outputs: LoopOut
     await metrics.flush(); // a checkpoint must not be ahead of the log
     await samples.flush();
     const state = { stage: place.stage, step: done, ...loop.state() };
-    await saveCheckpoint(place, state, (folder) => loop.save(folder), { keep: outputs.keepCheckpoints });
+    await saveCheckpoint(place, state, (folder) => loop.save(folder), retention);
     saved = done;
   };
   try {
@@ -84,7 +89,7 @@ export async function runLoop(loop: TrainingLoop, from: number, outputs: LoopOut
       await logStep(metrics, samples, place.stage, done, report, seconds);
       done++;
       live.report({ step: done, tokens: report.tokens, numbers: report.numbers });
-      if (done % outputs.checkpointEvery === 0 || done === loop.steps) await checkpoint();
+      if (retention.scheduled(done)) await checkpoint();
     }
     live.end("done");
   } catch (thrown) {

@@ -11,6 +11,7 @@ import {
   regressionBatches,
   regressionLoss,
 } from "./reconstructor-step.js";
+import type { RegressionBatch } from "./reconstructor-step.js";
 import { openTinyTraining } from "./testing/tiny-training.js";
 
 interface GoldenCase {
@@ -131,11 +132,11 @@ describe("a batch of texts", () => {
     const wanted = new Map(
       rows.map((row, i) => [row, reconstructionScores(before[i]!, row.vector, { mseScale }).mse]),
     );
-    using graphs = new LossGraphs({
+    using graphs = new LossGraphs<RegressionBatch>({
       device: tiny.device,
-      compute: "f32" as const,
+      compute: "f32",
       build: (g, micro) => regressionLoss(g, reconstructor, micro),
-      shapeOf: ({ batch }: (typeof batches)[number]) => `${batch.rows}x${batch.length}`,
+      shapeOf: ({ batch }) => `${batch.rows}x${batch.length}`,
     });
     const { loss, outputs } = await graphs.run(batches);
     const mean = [...wanted.values()].reduce((a, b) => a + b, 0) / rows.length;

@@ -256,7 +256,7 @@ async function refuseForeignFolder(root: string): Promise<void> {
 
 async function openLocked(root: string, config: TrainConfig, lock: RunLock): Promise<RunFolder> {
   const at = (relative: string) => path.join(root, relative);
-  await removeStaleTemporaries(root);
+  await removeStaleTemporaries(root, { exclusive: true });
   // Again under the lock: another starter may have written it since.
   const text = await readTextOrNull(at(RUN_LAYOUT.config));
   if (text === null) await writeFileAtomic(at(RUN_LAYOUT.config), renderConfig(config));

@@ -5,13 +5,17 @@ import path from "node:path";
 import type { FveBaselines } from "../nla/fidelity.js";
 import { makeContract } from "../nla/contract.js";
 import type { Contract } from "../nla/contract.js";
+import { writeFileAtomic } from "../data/files.js";
+import { evaluatePair } from "../evaluate/evaluate-pair.js";
+import { readHeldOutRows } from "../evaluate/held-out-rows.js";
 import { loadReconstructor, loadVerbalizer, saveReconstructor, saveVerbalizer } from "../nla/pair-files.js";
 import type { CheckpointFacts } from "../nla/sidecar-contract.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
+import { loadNla } from "../nla/read.js";
 import { chooseMarker, startReconstructor, startVerbalizer } from "../nla/start.js";
-import { loadTarget } from "../nla/target.js";
+import { loadTarget, targetDirectory } from "../nla/target.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
-import { checkLayer } from "../model/index.js";
+import { checkLayer, loadConfig as loadModelConfig, threadsFor } from "../model/index.js";
 import { Device } from "../tensor/index.js";
 import { corpusName } from "./config.js";
 import { configHash } from "./config.js";
@@ -22,7 +26,7 @@ import { resumePoint } from "./loop.js";
 import type { LoopOutputs } from "./loop.js";
 import type { RunContext, RunOptions } from "./run-context.js";
 import { openRunFolder } from "./run-folder.js";
-import { RUN_LAYOUT } from "./run-layout.js";
+import { RUN_LAYOUT, trainingFile } from "./run-layout.js";
 import type { TrainingStage } from "./run-layout.js";
 import { makeData, openHeldOut, openLabelled, openVectors } from "./run-data.js";
 import { wordingOf } from "./wording.js";
@@ -36,7 +40,8 @@ import { warmStartReconstructor, warmStartVerbalizer } from "./warm-start.js";
  */
 export async function train(config: TrainConfig, options: RunOptions): Promise<string> {
   await using run = await openRunFolder(options.directory, config);
-  using device = Device.open(config.threads === null ? {} : { threads: config.threads });
+  const threads = config.threads ?? threadsFor(await loadModelConfig(targetDirectory(config.target)));
+  using device = Device.open({ threads });
   using target = await loadTarget(config.target, device);
   checkLayer(config.layer, target.model.config.layers);
   const context: RunContext = {
@@ -77,7 +82,39 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
       checkpointFacts(context, "rl"),
     );
   });
+  await run.runStage("evaluate", async (stage) =>
+    evaluateRun(context, await stage.output(RUN_LAYOUT.evaluation)),
+  );
   return run.root;
+}
+
+/** Evaluates the finished pair, and the warm start beside it, on every held-out activation; greedy, with intervals. */
+async function evaluateRun(context: RunContext, out: string): Promise<void> {
+  const { run, device, config, progress, signal } = context;
+  const rows = await readHeldOutRows(run.path(trainingFile("eval")), {
+    width: context.target.model.config.dim,
+  });
+  const measure = async (name: string, av: string, ar: string) => {
+    using nla = await loadNla(run.path(av), device, { reconstructor: run.path(ar) });
+    const live = progress.stage(name, { total: rows.length });
+    const evaluation = await evaluatePair({
+      nla,
+      rows,
+      maxNewTokens: config.rl.max_new_tokens,
+      bootstrap: { seed: config.seed },
+      signal,
+      onProgress: (done) => live.report({ step: done }),
+    });
+    live.report({
+      step: rows.length,
+      numbers: { fve: evaluation.fve, shuffled: evaluation.controls.shuffled.fve },
+    });
+    live.end("done");
+    return evaluation;
+  };
+  const warm = await measure("evaluate warm start", RUN_LAYOUT.warmVerbalizer, RUN_LAYOUT.warmReconstructor);
+  const trained = await measure("evaluate", RUN_LAYOUT.verbalizer, RUN_LAYOUT.reconstructor);
+  await writeFileAtomic(out, `${JSON.stringify({ ...trained, warm_start: warm }, null, 2)}\n`);
 }
 
 /** The contract of this run's pair. */

@@ -8,6 +8,7 @@ import {
   checkpointSteps,
   latestCheckpoint,
   openCheckpoint,
+  pruneCheckpoints,
   saveCheckpoint,
   stepFolder,
 } from "./training-state.js";
@@ -60,8 +61,19 @@ describe("checkpoints", () => {
     expect(await checkpointSteps(place())).toEqual([40, 60]);
     await save(1_000_000, 3);
     expect(await checkpointSteps(place())).toEqual([40, 60, 1_000_000]);
-    expect((await latestCheckpoint(place(), { keep: 1 }))?.state.step).toBe(1_000_000);
+    await pruneCheckpoints(place(), { keep: 1 });
+    expect((await latestCheckpoint(place()))?.state.step).toBe(1_000_000);
     expect(await readdir(path.join(root, "rl"))).toEqual([stepFolder(1_000_000)]);
+  });
+
+  it("of a step at which only a stopped run saves go when there is a newer one", async () => {
+    const scheduled = (step: number) => step % 20 === 0;
+    for (const step of [20, 40, 47]) {
+      await saveCheckpoint(place(), state(step), write, { keep: 2, scheduled });
+    }
+    expect(await checkpointSteps(place())).toEqual([20, 40, 47]);
+    await saveCheckpoint(place(), state(60), write, { keep: 2, scheduled });
+    expect(await checkpointSteps(place())).toEqual([40, 60]);
   });
 
   it("replace one of the same step", async () => {
@@ -74,6 +86,7 @@ describe("checkpoints", () => {
     await save(5);
     await mkdir(path.join(root, "rl", "final"));
     await mkdir(path.join(root, "rl", ".step-000006.nla-new.4000000.abcdef"));
+    await mkdir(path.join(root, "rl", ".step-000006.nla-new.1.abcdef")); // process 1 lives, but did not write it
     expect((await latestCheckpoint(place()))?.state.step).toBe(5);
     expect((await readdir(path.join(root, "rl"))).sort()).toEqual(["final", "step-000005"]);
   });

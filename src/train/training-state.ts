@@ -92,9 +92,21 @@ export async function checkpointSteps({
   return steps.sort((a, b) => a - b);
 }
 
+/** Which checkpoints of a stage stay. */
+export interface Retention {
+  /** How many of the newest scheduled ones, at least one. Defaults to 2. */
+  readonly keep?: number;
+  /**
+   * Whether every run of the config leaves a checkpoint at a step. One of another step, saved where a run was stopped, goes as
+   * soon as there is a newer one, so that a finished run has the same checkpoints however often it was stopped. Defaults to
+   * all.
+   */
+  readonly scheduled?: (step: number) => boolean;
+}
+
 /**
  * Writes a checkpoint: `write` fills a temporary folder with weights and moments, the state is put beside them, all of it
- * is flushed and renamed into place. Then all but the newest `keep` checkpoints of the stage are removed.
+ * is flushed and renamed into place. Then the checkpoints of the stage that need not stay are removed.
  *
  * @returns the checkpoint's folder
  * @throws NlaError `disk.full`, with the older checkpoints untouched; `checkpoint.state` for numbers that are not finite
@@ -103,7 +115,7 @@ export async function saveCheckpoint(
   { root, configHash }: Omit<CheckpointPlace, "stage">,
   state: TrainingState,
   write: (directory: string) => Promise<void>,
-  { keep = 2 }: { readonly keep?: number } = {},
+  retention: Retention = {},
 ): Promise<string> {
   const checked = contentSchema.safeParse(state);
   if (!checked.success) {
@@ -126,18 +138,19 @@ export async function saveCheckpoint(
     const content = { version: 1, config_hash: configHash, ...checked.data, files };
     await writeFileAtomic(path.join(temporary, STATE_FILE), `${JSON.stringify(content, null, 2)}\n`);
   });
-  await pruneCheckpoints({ root, stage: state.stage }, keep);
+  await pruneCheckpoints({ root, stage: state.stage }, retention);
   return directory;
 }
 
-/** Removes all but the newest `keep` (at least one) checkpoints of a stage. */
+/** Removes the checkpoints of a stage that need not stay; the newest always does. */
 export async function pruneCheckpoints(
   { root, stage }: Pick<CheckpointPlace, "root" | "stage">,
-  keep: number,
+  { keep = 2, scheduled = () => true }: Retention = {},
 ): Promise<void> {
   const steps = await checkpointSteps({ root, stage });
-  for (const old of steps.slice(0, -Math.max(1, keep))) {
-    await rm(path.join(root, stage, stepFolder(old)), { recursive: true, force: true });
+  const stay = new Set([...steps.filter(scheduled).slice(-Math.max(1, keep)), steps.at(-1)]);
+  for (const step of steps.filter((each) => !stay.has(each))) {
+    await rm(path.join(root, stage, stepFolder(step)), { recursive: true, force: true });
   }
 }
 
@@ -191,18 +204,13 @@ export async function openCheckpoint(place: CheckpointPlace, step: number): Prom
 
 /**
  * The newest checkpoint of a stage, or null where there is none: training then starts at step 0. What killed processes
- * left half-written is removed on the way, and with `keep` so are the checkpoints that a kill kept from being pruned (a
- * finished run would otherwise hold one more than a run that was never killed).
+ * left half-written is removed on the way: call it only under the run's lock.
  *
  * @throws NlaError as {@link openCheckpoint}: a damaged newest checkpoint is told, not passed over, because going on from an
  *   older one would silently repeat work
  */
-export async function latestCheckpoint(
-  place: CheckpointPlace,
-  { keep = Infinity }: { readonly keep?: number } = {},
-): Promise<Checkpoint | null> {
-  await removeStaleTemporaries(path.join(place.root, place.stage));
-  if (keep !== Infinity) await pruneCheckpoints(place, keep);
+export async function latestCheckpoint(place: CheckpointPlace): Promise<Checkpoint | null> {
+  await removeStaleTemporaries(path.join(place.root, place.stage), { exclusive: true });
   const newest = (await checkpointSteps(place)).at(-1);
   return newest === undefined ? null : openCheckpoint(place, newest);
 }

@@ -8,6 +8,7 @@ import { LossGraphs } from "./loss-graphs.js";
 import { crossEntropyLoss, policyLoss as policyLossInNumbers } from "./policy-math.js";
 import type { PolicySample } from "./policy-math.js";
 import { responseBatches, responseShape } from "./response-batch.js";
+import type { ResponseBatch } from "./response-batch.js";
 import { openTinyTraining } from "./testing/tiny-training.js";
 import { labelLoss, logProbGraphs, policyLoss, policyObjective } from "./verbalizer-step.js";
 import type { LabelRow, PolicySettings, RolloutRow } from "./verbalizer-step.js";
@@ -114,7 +115,7 @@ describe("policyObjective", () => {
         if (beyond && advantage !== 0) clipped++;
       });
     });
-    expect(clipped).toBe(7);
+    expect(clipped).toBe(8);
   });
 
   it("does not look at padding, whatever stands there", async () => {
@@ -264,11 +265,11 @@ describe("the losses of a real verbalizer", () => {
     });
 
     const labels: LabelRow[] = plain.map((row) => ({ ...row, weight: 1 / plain.length }));
-    using labelGraphs = new LossGraphs({
+    using labelGraphs = new LossGraphs<ResponseBatch<LabelRow>>({
       device: tiny.device,
-      compute: "f32" as const,
+      compute: "f32",
       build: (g, micro) => labelLoss(g, verbalizer, micro),
-      shapeOf: responseShape<LabelRow>,
+      shapeOf: responseShape,
     });
     const wanted = crossEntropyLoss(
       responses.map((response) => ({
@@ -289,11 +290,11 @@ describe("the losses of a real verbalizer", () => {
       referenceLogProbs: logProbsOf.get(row.response)!.map((value, t) => value - 0.7 * Math.cos(2 * t + i)),
     }));
     const settings = { clipRange: 0.2, klCoef: 0.1 };
-    using policyGraphs = new LossGraphs({
+    using policyGraphs = new LossGraphs<ResponseBatch<RolloutRow>>({
       device: tiny.device,
-      compute: "f32" as const,
+      compute: "f32",
       build: (g, micro) => policyLoss(g, verbalizer, micro, settings),
-      shapeOf: responseShape<RolloutRow>,
+      shapeOf: responseShape,
     });
     const { loss: policyWanted, metrics } = policyLossInNumbers(
       rollouts.map(({ response, advantage, oldLogProbs, referenceLogProbs }) => ({

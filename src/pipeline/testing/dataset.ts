@@ -17,6 +17,8 @@ export interface TestRows {
   readonly vector?: (row: number) => readonly number[];
   /** Label of each row; without it there is no such column. */
   readonly label?: (row: number) => string;
+  /** Name of the label's column. Defaults to `api_explanation`. */
+  readonly labelColumn?: string;
   /** Changes to the sidecar, for files that contradict it. */
   readonly sidecar?: Partial<DatasetSidecar>;
   /** Columns left out. */
@@ -25,13 +27,13 @@ export interface TestRows {
 
 /** Writes `file` and its sidecar. */
 export async function writeTestRows(file: string, options: TestRows): Promise<void> {
-  const { rows, width = 4, layer = 1, label, without = [] } = options;
+  const { rows, width = 4, layer = 1, label, labelColumn = LABEL_COLUMN, without = [] } = options;
   const { docId = (row) => `tests:train:${Math.floor(row / 10)}` } = options;
   const { vector = (row) => Array.from({ length: width }, (_, i) => row + i / 8) } = options;
   const numbers = Array.from({ length: rows }, (_, row) => row);
   const columns: ColumnToWrite[] = [
     ...activationColumns(width, { text: true }),
-    ...(label ? [{ name: LABEL_COLUMN, type: "string" as const }] : []),
+    ...(label ? [{ name: labelColumn, type: "string" as const }] : []),
   ].filter(({ name }) => !without.includes(name));
   await writeParquet(file, columns, [
     {
@@ -40,7 +42,7 @@ export async function writeTestRows(file: string, options: TestRows): Promise<vo
       activation_vector: Float32Array.from(numbers.flatMap(vector)),
       activation_layer: numbers.map(() => layer),
       doc_id: numbers.map(docId),
-      ...(label && { [LABEL_COLUMN]: numbers.map(label) }),
+      ...(label && { [labelColumn]: numbers.map(label) }),
     },
   ]);
   await writeDatasetSidecar(file, {

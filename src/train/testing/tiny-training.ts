@@ -1,10 +1,16 @@
 // What the training tests share: labelled activations of the bundled target on bits of the bundled text, a pair as training
 // starts, settings with defaults, and the outputs of a loop in a temporary folder. Not part of the package.
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { makeContract } from "../../nla/contract.js";
-import { saveReconstructor, saveVerbalizer } from "../../nla/pair-files.js";
+import {
+  loadReconstructor,
+  loadVerbalizer,
+  saveReconstructor,
+  saveVerbalizer,
+} from "../../nla/pair-files.js";
 import type { Reconstructor } from "../../nla/reconstructor.js";
 import { chooseMarker, startReconstructor, startVerbalizer } from "../../nla/start.js";
 import { activationsOf, loadTarget } from "../../nla/target.js";
@@ -18,6 +24,7 @@ import type { LoopOutputs } from "../loop.js";
 import { openProgress } from "../progress.js";
 import { RUN_LAYOUT } from "../run-layout.js";
 import type { TrainingStage } from "../run-layout.js";
+import { warmStartReconstructor, warmStartVerbalizer } from "../warm-start.js";
 import type { RowSource, Storage } from "../warm-start.js";
 
 const LAYER = 2;
@@ -148,9 +155,66 @@ export function storageOf({ verbalizer, reconstructor }: Partial<TinyPair>): Sto
   };
 }
 
-/** All values of some parameters, for comparing bit for bit. */
-export function valuesOf(
-  parameters: ReadonlyMap<string, { readF32(): Float32Array }>,
-): Map<string, Float32Array> {
-  return new Map([...parameters].map(([name, tensor]) => [name, tensor.readF32()]));
+interface Readable {
+  readF32(): Float32Array;
+}
+
+/** sha256 of the values of some parameters: equal where they are, bit for bit. */
+export function digestOf(parameters: ReadonlyMap<string, Readable>): string {
+  const hash = createHash("sha256");
+  for (const [name, tensor] of parameters) {
+    hash.update(name);
+    hash.update(tensor.readF32());
+  }
+  return hash.digest("hex");
+}
+
+/** sha256 of a file. */
+export async function digestOfFile(file: string): Promise<string> {
+  return createHash("sha256")
+    .update(await readFile(file))
+    .digest("hex");
+}
+
+/**
+ * Writes a pair into `folder` that has learnt the rows a little: it ends its responses, and its samples differ in how well they
+ * can be reconstructed. What reinforcement learning starts from.
+ */
+export async function writeWarmPair(
+  tiny: TinyTraining,
+  folder: string,
+  { rows, steps }: { rows: TinyTraining["rows"]; steps: number },
+): Promise<void> {
+  using pair = tiny.pair();
+  const { verbalizer, reconstructor } = pair;
+  const batch = rows.length;
+  const settings = { steps, batch, micro_batch: batch, lr: 3e-3, warmup: 2 };
+  const config = tinyConfig({ reconstructor: settings, verbalizer: settings });
+  const context = (stage: "ar_sft" | "av_sft") => ({
+    rows: inMemory(rows),
+    heldOut: rows,
+    settings: stage === "ar_sft" ? config.reconstructor : config.verbalizer,
+    log: { ...config.log, eval_every: steps, sample_every: steps },
+    compute: "f32" as const,
+    maxNewTokens: 12,
+    outputs: outputsIn(path.join(folder, "warm"), stage),
+  });
+  await mkdir(path.join(folder, "warm"), { recursive: true });
+  await warmStartReconstructor(reconstructor, context("ar_sft"), storageOf({ reconstructor }));
+  await warmStartVerbalizer(verbalizer, reconstructor, context("av_sft"), storageOf({ verbalizer }));
+  await storageOf(pair).save(folder);
+}
+
+/** A pair from where {@link writeWarmPair} or a checkpoint left it. */
+export async function readPair({ device }: TinyTraining, folder: string): Promise<TinyPair> {
+  const { model: verbalizer } = await loadVerbalizer(path.join(folder, "verbalizer"), device);
+  const { model: reconstructor } = await loadReconstructor(path.join(folder, "reconstructor"), device);
+  return {
+    verbalizer,
+    reconstructor,
+    [Symbol.dispose]() {
+      verbalizer[Symbol.dispose]();
+      reconstructor[Symbol.dispose]();
+    },
+  };
 }

@@ -1,0 +1,59 @@
+// `nla bench` on a model small enough for a test: every field there and possible, flags that reach the model, errors.
+import { describe, expect, test } from "vitest";
+import { benchCommand } from "./bench.js";
+import { runCli } from "./program.js";
+
+async function nla(...args: string[]) {
+  let out = "";
+  let err = "";
+  const code = await runCli(["bench", ...args], [benchCommand()], {
+    version: "0",
+    streams: {
+      stdout: { write: (text) => void (out += text) },
+      stderr: { write: (text) => void (err += text) },
+      env: {},
+    },
+  });
+  return { code, out, err };
+}
+
+const SMALL =
+  "--dim 16 --layers 2 --heads 4 --kv-heads 2 --ffn 24 --vocab 40 --batch 3 --length 8 --steps 2 --threads 1";
+const PARAMETERS = 40 * 16 + 2 * (16 * 16 * 2 + 2 * 8 * 16 + 3 * 24 * 16 + 2 * 16) + 16;
+
+describe.each(["train", "decode", "extract"])("%s", (what) => {
+  test.each(["f32", "bf16"])("%s, as JSON", async (compute) => {
+    const extra = what === "decode" ? ["--new", "5"] : [];
+    const { code, out } = await nla(what, ...SMALL.split(" "), ...extra, "--compute", compute, "--json");
+    expect(code).toBe(0);
+    const report = JSON.parse(out) as Record<string, number>;
+    expect(report).toMatchObject({ what, params: PARAMETERS, threads: 1, compute });
+    expect(report["device"]).toMatch(/^CPU/);
+    const tokens = 3 * (what === "decode" ? 5 : 8);
+    expect(report["tokens_per_second"]! * report["seconds"]!).toBeCloseTo(tokens, 6);
+    expect(report["longest_event_loop_gap_ms"]).toBeGreaterThanOrEqual(0);
+    expect(report["peak_rss_bytes"]).toBeGreaterThan(10_000_000);
+    expect(report["graph_build_share"]).toBeGreaterThan(0);
+    expect(report["graph_build_share"]).toBeLessThan(1);
+    expect(Object.keys(report)).toHaveLength(10);
+  });
+
+  test("for people", async () => {
+    const { code, out } = await nla(what, ...SMALL.split(" "), "--new", "2");
+    expect(code).toBe(0);
+    expect(out).toMatch(/tokens per second +[\d,]+/);
+    expect(out).toMatch(/longest event loop gap +[\d.]+ ms/);
+  });
+});
+
+test.each([
+  [["train", "--batch", "0"], 2, /--batch.*"0"|"0".*at least 1/s],
+  [["train", "--compute", "f64"], 2, /f64/],
+  [["train", "--heads", "5", "--dim", "16"], 1, /head_dim/],
+  [["train", "--heads", "4", "--kv-heads", "3", "--dim", "16"], 1, /num_key_value_heads/],
+  [["sleep"], 2, /sleep/],
+])("nla bench %j ends in an error", async (args, code, message) => {
+  const result = await nla(...args);
+  expect(result.code).toBe(code);
+  expect(result.err).toMatch(message);
+});

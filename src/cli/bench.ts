@@ -1,0 +1,110 @@
+// `nla bench train|decode|extract`: how fast this machine does each with a model of random weights. The work is in
+// model/bench.ts; here are flags, their meaning and the page.
+import { benchDecode, benchExtract, benchTrain } from "../model/index.js";
+import type { BenchOptions, BenchReport } from "../model/index.js";
+import { Device } from "../tensor/index.js";
+import { wholeNumber } from "./program.js";
+import type { CommandEntry, CommandOption } from "./program.js";
+import { table } from "./table.js";
+
+type What = BenchReport["what"];
+
+const RUNS: Readonly<Record<What, (device: Device, options: BenchOptions) => Promise<BenchReport>>> = {
+  train: benchTrain,
+  decode: benchDecode,
+  extract: benchExtract,
+};
+
+const SUMMARIES: Readonly<Record<What, string>> = {
+  train: "time a training step: loss, gradients, clipping, AdamW",
+  decode: "time reading prompts and generating after them",
+  extract: "time reading the residual stream after every block",
+};
+
+// Flag, name in BenchOptions, what it is, default of model/bench.ts for the help.
+const SIZES: readonly (readonly [string, keyof BenchOptions, string, number | string])[] = [
+  ["--dim", "dim", "width of the residual stream", 288],
+  ["--layers", "layers", "blocks", 6],
+  ["--heads", "heads", "query heads", 6],
+  ["--kv-heads", "kvHeads", "key and value heads", "as many as heads"],
+  ["--ffn", "ffn", "width of the feed-forward part", 768],
+  ["--vocab", "vocabulary", "vocabulary, with a tied head", 4096],
+  ["--batch", "batch", "sequences at a time", "32, for decode 64"],
+  ["--length", "length", "tokens of each sequence, for decode of each prompt", "128, for decode 60"],
+  ["--new", "newTokens", "tokens to generate, for decode", 80],
+  ["--steps", "steps", "timed steps, after one that is not", 5],
+];
+
+function optionsOf(): CommandOption[] {
+  return [
+    ...SIZES.map(([flag, , description, value]) => ({
+      flags: `${flag} <n>`,
+      description: `${description} (default: ${value})`,
+      parse: wholeNumber(flag, 1),
+    })),
+    {
+      flags: "--compute <type>",
+      description: "type of matrix products",
+      default: "f32",
+      choices: ["f32", "bf16"],
+    },
+    { flags: "--threads <n>", description: "CPU threads (default: all)", parse: wholeNumber("--threads", 1) },
+  ];
+}
+
+/** The bench options among a command's options; commander names `--kv-heads` kvHeads, `--vocab` vocab. */
+function benchOptions(options: Readonly<Record<string, unknown>>): BenchOptions {
+  const chosen: Record<string, unknown> = { compute: options["compute"] };
+  for (const [flag, name] of SIZES) {
+    const key = flag.slice(2).replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+    if (options[key] !== undefined) chosen[name] = options[key];
+  }
+  return chosen;
+}
+
+/** A report as a small table. */
+export function renderBench(report: BenchReport): string {
+  const number = (value: number, digits = 0) =>
+    value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
+  const rows = [
+    ["parameters", number(report.params)],
+    ["device", `${report.device}, ${report.threads} threads, ${report.compute}`],
+    ["seconds (median)", number(report.seconds, 3)],
+    ["tokens per second", number(report.tokens_per_second)],
+    ["longest event loop gap", `${number(report.longest_event_loop_gap_ms, 1)} ms`],
+    ["peak memory of the process", `${number(report.peak_rss_bytes / 2 ** 20)} MiB`],
+    ["time spent building graphs", `${number(report.graph_build_share * 100, 2)} %`],
+  ];
+  return `${table([{ header: report.what }, { header: "" }], rows)}\n`;
+}
+
+function caseCommand(what: What): CommandEntry {
+  return {
+    name: what,
+    summary: SUMMARIES[what],
+    examples: [
+      { command: `nla bench ${what}`, does: "with a model of 7.2 million parameters" },
+      { command: `nla bench ${what} --dim 768 --heads 12 --ffn 2048 --json`, does: "a wider one, as JSON" },
+    ],
+    options: optionsOf(),
+    jsonHelp: "print the measurement as JSON",
+    action: async (_, options, { json, stdout, signal }) => {
+      const threads = options["threads"] as number | undefined;
+      using device = Device.open(threads === undefined ? {} : { threads });
+      const report = await RUNS[what](device, { ...benchOptions(options), signal });
+      stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderBench(report));
+    },
+  };
+}
+
+/** The table entry of `nla bench`. */
+export function benchCommand(): CommandEntry {
+  return {
+    name: "bench",
+    summary: "measure how fast this machine trains, generates and extracts",
+    examples: [
+      { command: "nla bench decode --threads 2 --json", does: "generation on two threads, as JSON" },
+    ],
+    commands: [caseCommand("train"), caseCommand("decode"), caseCommand("extract")],
+  };
+}
