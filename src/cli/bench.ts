@@ -62,10 +62,12 @@ function benchOptions(options: Readonly<Record<string, unknown>>): BenchOptions 
   return chosen;
 }
 
+function number(value: number, digits = 0): string {
+  return value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
+}
+
 /** A report as a small table. */
 export function renderBench(report: BenchReport): string {
-  const number = (value: number, digits = 0) =>
-    value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
   const rows = [
     ["parameters", number(report.params)],
     ["device", `${report.device}, ${report.threads} threads, ${report.compute}`],

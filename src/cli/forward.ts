@@ -1,5 +1,6 @@
 // `nla forward`: token ids in, residual streams and logits out as a safetensors file; for comparing with other engines.
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
+import path from "node:path";
 import { messageOf } from "../error.js";
 import { writeSafetensors } from "../data/safetensors.js";
 import { loadDecoder, run } from "../model/index.js";
@@ -152,6 +153,7 @@ export const forwardCommand: CommandEntry = {
     const tensors = namedTensors(result, dim, vocabulary).map(({ name, values, width }) =>
       storedTensor(name, [tokens, width], "F32", values),
     );
+    await mkdir(path.dirname(path.resolve(out)), { recursive: true });
     await writeSafetensors(out, tensors);
     const shapes = tensors.map(({ name, shape }) => ({ name, shape }));
     stdout.write(

@@ -49,6 +49,37 @@ export function exitCodeOf(thrown: unknown): number {
   return thrown instanceof UsageError ? EXIT_CODES.usage : EXIT_CODES.failed;
 }
 
+// What the system answers to a path that cannot be used so: the user's to mend, not a fault in nlakit.
+const PATH_ERRORS: Readonly<Record<string, string>> = {
+  EACCES: "permission to use it",
+  EPERM: "permission to use it",
+  EROFS: "a disk that can be written to",
+  ENOENT: "a path that exists",
+  ENOTDIR: "a path through folders",
+  EISDIR: "a file",
+  EEXIST: "a path that is still free",
+  ENAMETOOLONG: "a shorter name",
+  ENOSPC: "free space on that disk",
+  EDQUOT: "free space in the quota",
+  EFBIG: "a file within the size limit",
+};
+
+/** An error of the system about a path as one of ours; anything else as it is. */
+function named(thrown: unknown): unknown {
+  if (!(thrown instanceof Error) || thrown instanceof NlaError) return thrown;
+  const { code = "", path } = thrown as NodeJS.ErrnoException;
+  const wanted = PATH_ERRORS[code];
+  if (wanted === undefined || path === undefined) return thrown;
+  return new NlaError({
+    code: `system.${code.toLowerCase()}`,
+    subject: path,
+    found: thrown.message,
+    wanted,
+    next: "Check the path, its permissions and the free space, then run the command again.",
+    cause: thrown,
+  });
+}
+
 /** Anything that was thrown as plain data, the `error` of `--json` output. */
 export function errorObject(thrown: unknown): Record<string, string> {
   if (thrown instanceof NlaError) return thrown.toJSON();
@@ -98,10 +129,11 @@ export function renderError(
 
 /** Prints an error where it belongs and returns the exit code. */
 export function reportError(
-  thrown: unknown,
+  cause: unknown,
   { stdout, stderr, env }: CliStreams,
   { json }: { readonly json: boolean },
 ): number {
+  const thrown = named(cause);
   if (json) stdout.write(`${JSON.stringify({ error: errorObject(thrown) })}\n`);
   else if (isInterruption(thrown)) stderr.write("stopped\n");
   else

@@ -1,6 +1,8 @@
 // The model that is read: a decoder, its tokenizer, and the activations of its tokens.
 import { existsSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import path from "node:path";
+import { NlaError } from "../error.js";
 import { loadDecoder, run } from "../model/index.js";
 import type { Decoder } from "../model/index.js";
 import type { Device } from "../tensor/index.js";
@@ -30,10 +32,11 @@ export function targetDirectory(name: string): string {
  * Loads a target.
  *
  * @param name a Hugging Face folder, or the name of a bundled target
- * @throws NlaError of the loaders; `contract.vocabulary` where the tokenizer has more ids than the model has rows
+ * @throws NlaError `target.missing` where there is no such folder; those of the loaders; `contract.vocabulary` where the tokenizer has more ids than the model has rows
  */
 export async function loadTarget(name: string, device: Device): Promise<Target> {
   const directory = targetDirectory(name);
+  await requireFolder(name, directory);
   const tokenizer = await loadTokenizer(directory);
   const model = await loadDecoder(directory, device);
   try {
@@ -43,6 +46,21 @@ export async function loadTarget(name: string, device: Device): Promise<Target> 
     throw thrown;
   }
   return { name, model, tokenizer, [Symbol.dispose]: () => model[Symbol.dispose]() };
+}
+
+async function requireFolder(name: string, directory: string): Promise<void> {
+  const found = await stat(directory).catch((thrown: NodeJS.ErrnoException) => {
+    if (thrown.code === "ENOENT" || thrown.code === "ENOTDIR") return null;
+    throw thrown;
+  });
+  if (found?.isDirectory()) return;
+  throw new NlaError({
+    code: "target.missing",
+    subject: `the target ${name}`,
+    found: found ? "a file" : `no folder ${path.resolve(directory)}`,
+    wanted: `the folder of a model in Hugging Face layout, or the name of a bundled one (${BUNDLED.join(", ")})`,
+    next: "Check the path; a model on the hub has to be downloaded first.",
+  });
 }
 
 /**

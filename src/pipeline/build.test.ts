@@ -125,13 +125,14 @@ describe("the plain format", () => {
   });
 });
 
+const columnsOf = async (options: Pick<BuildOptions, "set"> & Partial<BuildOptions>, rows: TestRows) =>
+  (await built(rows, { contract: plain, ...options })).columns;
+
 describe("sets", () => {
   const text = "detokenized_text_truncated";
   const provenance = ["activation_vector", "n_raw_tokens", "activation_layer", "doc_id"];
 
   it("have the reference's columns; eval has its label as well", async () => {
-    const columnsOf = async (options: Pick<BuildOptions, "set"> & Partial<BuildOptions>, rows: TestRows) =>
-      (await built(rows, { contract: plain, ...options })).columns;
     const labelled = { rows: 3, label };
     expect(await columnsOf({ set: "av_sft" }, labelled)).toEqual(["prompt", "response", ...provenance, text]);
     expect(await columnsOf({ set: "ar_sft" }, labelled)).toEqual(["prompt", ...provenance, text]);

@@ -32,20 +32,20 @@ export interface DataFileDemands {
  *   width, `data.norm` for vectors that are not raw, `data.stage`, `data.empty`, `parquet.no-column`
  */
 export async function openDataFile(file: string, demands: DataFileDemands = {}): Promise<DataFile> {
-  const sidecar = await readDatasetSidecar(file);
   const parquet = await openParquet(file);
   try {
-    checkColumns(parquet, [VECTOR_COLUMN, ...(demands.columns ?? [])]);
+    const sidecar = await readDatasetSidecar(file);
+    checkColumns(parquet, new Set([VECTOR_COLUMN, ...(demands.columns ?? [])]));
     checkSidecar(parquet, sidecar, demands.activations ?? false);
+    return { parquet, sidecar, width: sidecar.extraction.dModel, [Symbol.dispose]: () => parquet.close() };
   } catch (thrown) {
     parquet.close();
     throw thrown;
   }
-  return { parquet, sidecar, width: sidecar.extraction.dModel, [Symbol.dispose]: () => parquet.close() };
 }
 
-function checkColumns({ path, columns }: ParquetFile, wanted: readonly string[]): void {
-  const missing = wanted.filter((name) => !columns.some((column) => column.name === name));
+function checkColumns({ path, columns }: ParquetFile, wanted: ReadonlySet<string>): void {
+  const missing = [...wanted].filter((name) => !columns.some((column) => column.name === name));
   if (missing.length === 0) return;
   throw new NlaError({
     code: "parquet.no-column",

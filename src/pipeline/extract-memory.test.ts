@@ -32,7 +32,7 @@ afterAll(async () => {
 });
 
 const text = (i: number) =>
-    `Story ${i}. ${"Once upon a time there was a little dog who liked to run. ".repeat(10)}`;
+  `Story ${i}. ${"Once upon a time there was a little dog who liked to run. ".repeat(10)}`;
 
 function corpusOf(documents: number): string {
   const file = path.join(scratch, `${documents}.jsonl`);

@@ -172,14 +172,13 @@ describe.skipIf(llama === null)("conversations", () => {
 });
 
 const refused = async (code: string, corpus: string, options: Partial<ExtractOptions> = {}) => {
-    const out = outFile();
-    await expect(extract(corpus, { out, ...options })).rejects.toMatchObject({ code });
-    expect(existsSync(out)).toBe(false);
-    expect(readdirSync(scratch).filter((name) => name.startsWith("."))).toEqual([]);
-  };
+  const out = outFile();
+  await expect(extract(corpus, { out, ...options })).rejects.toMatchObject({ code });
+  expect(existsSync(out)).toBe(false);
+  expect(readdirSync(scratch).filter((name) => name.startsWith("."))).toEqual([]);
+};
 
 describe("what cannot give activations is refused, and no file is left", () => {
-
   it("an empty corpus", () => refused("corpus.empty", corpusOf([])));
   it("documents of one token", () => refused("extract.no-rows", corpusOf(["a", "b", "c"])));
   it("a layer that does not exist", () => refused("model.layer", corpusOf([STORY]), { layer: 4 }));

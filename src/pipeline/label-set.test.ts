@@ -113,16 +113,15 @@ describe("labelled rows", () => {
 });
 
 const refused = async (
-    answer: (requests: readonly LabelRequest[]) => (string | null)[],
-    expected: object,
-  ) => {
-    const out = outFile();
-    await expect(labelSet({ raw, labeller: labeller(answer), out })).rejects.toMatchObject(expected);
-    expect(existsSync(out)).toBe(false);
-  };
+  answer: (requests: readonly LabelRequest[]) => (string | null)[],
+  expected: object,
+) => {
+  const out = outFile();
+  await expect(labelSet({ raw, labeller: labeller(answer), out })).rejects.toMatchObject(expected);
+  expect(existsSync(out)).toBe(false);
+};
 
 describe("labelling stops, and leaves no file,", () => {
-
   it("where no row gets a label", () => refused((all) => all.map(() => null), { code: "label.none" }));
   it("at a labeller that loses a row", () =>
     refused((all) => all.slice(1).map(() => "x"), { code: "label.count", found: "49 labels" }));

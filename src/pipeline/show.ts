@@ -45,15 +45,13 @@ export async function readShown(
     });
   }
   const indices = Array.from({ length: Math.min(count, rowCount - start) }, (_, i) => start + i);
-  const rows = (await source.rows(indices)).map(
-    ({ vector, docId, position, text, label }, i): ShownRow => ({
-      row: start + i,
-      docId,
-      position,
-      norm: lengthOf(vector, 0, width),
-      text,
-      label,
-    }),
-  );
+  const rows = (await source.rows(indices)).map(({ vector, docId, position, text, label }, i): ShownRow => ({
+    row: start + i,
+    docId,
+    position,
+    norm: lengthOf(vector, 0, width),
+    text,
+    label,
+  }));
   return { file, datasetId, rowCount, width, rows };
 }

@@ -66,19 +66,18 @@ describe("rows", () => {
 });
 
 // Columns of the same kind under another name: the sidecar says how to read them.
-  const rename = async (name: string, column: "prompt" | "response", value: (row: number) => string) => {
-    const made = path.join(scratch, name);
-    await writeTestRows(made, { rows: 3, label: value, labelColumn: column });
-    const sidecar = await readDatasetSidecar(made);
-    await writeDatasetSidecar(made, {
-      ...sidecar,
-      templates: { av: null, ar: "Notes: <n>{explanation}</n>" },
-    });
-    return openTrainingRows(made);
-  };
+const rename = async (name: string, column: "prompt" | "response", value: (row: number) => string) => {
+  const made = path.join(scratch, name);
+  await writeTestRows(made, { rows: 3, label: value, labelColumn: column });
+  const sidecar = await readDatasetSidecar(made);
+  await writeDatasetSidecar(made, {
+    ...sidecar,
+    templates: { av: null, ar: "Notes: <n>{explanation}</n>" },
+  });
+  return openTrainingRows(made);
+};
 
 describe("labels in prompts and responses", () => {
-
   it("come out of responses", async () => {
     using rows = await rename(
       "response.parquet",

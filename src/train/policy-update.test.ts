@@ -27,7 +27,7 @@ const vectorsOf = (count: number) => tiny.rows.slice(0, count).map(({ vector }) 
 beforeAll(async () => {
   tiny = await openTinyTraining(4);
   folder = await mkdtemp(path.join(os.tmpdir(), "nla-policy-"));
-  await writeWarmPair(tiny, folder, { rows: tiny.rows.slice(0, 8), steps: 25 });
+  await writeWarmPair(tiny, folder, { rows: tiny.rows.slice(0, 8), steps: 15 });
   warm = await readPair(tiny, folder);
   ({ rollouts } = await rollOut(warm.verbalizer, warm.reconstructor, vectorsOf(8), settings, { seed: 7 }));
   const { advantages } = groupAdvantages(
@@ -200,7 +200,7 @@ describe("updatePolicy", () => {
     "starts on the policy: no KL and nothing clipped (%s)",
     async (compute) => {
       const { reports } = await updated({ compute, klCoef: 0.01 });
-      expect(reports[0]!.kl).toBe(0);
+      expect(Math.abs(reports[0]!.kl)).toBeLessThan(1e-9);
       expect(reports[0]!.clipFraction).toBe(0);
       expect(reports[0]!.gradientNorm).toBeGreaterThan(0.01);
     },
@@ -226,26 +226,23 @@ describe("updatePolicy", () => {
   });
 
   it("clips from the second update on the same samples: the policy goes less far than without", async () => {
-    const options = { learningRate: 2e-3, updates: 6 };
+    const options = { learningRate: 3e-4, updates: 8 };
     const [narrow, wide] = [
       await updated({ ...options, clipRange: 0.05 }),
       await updated({ ...options, clipRange: 1 }),
     ];
     expect(narrow.reports[0]!.clipFraction).toBeGreaterThan(0.1);
     expect(narrow.reports[0]!.clipFraction).toBeGreaterThan(wide.reports[0]!.clipFraction);
-    const gain = ({ moved }: typeof narrow) => {
-      return moved.reduce(
-        (sum, { advantage, change }) => sum + Math.max(0, advantage) * Math.max(0, change),
-        0,
-      );
+    const distance = ({ moved }: typeof narrow) => {
+      return moved.reduce((sum, { change }) => sum + Math.abs(change) / moved.length, 0);
     };
-    expect(gain(narrow)).toBeLessThan(gain(wide));
+    expect(distance(narrow)).toBeLessThan(0.8 * distance(wide));
     // The KL that is reported is the one before the first of them.
-    expect(narrow.reports[0]!.kl).toBe(0);
+    expect(Math.abs(narrow.reports[0]!.kl)).toBeLessThan(1e-9);
   });
 
   it("stays closer to the frozen verbalizer with a KL coefficient than without", async () => {
-    const options = { learningRate: 1e-3, rounds: 8, clipRange: 1 };
+    const options = { learningRate: 2e-4, rounds: 8, clipRange: 1 };
     const [free, held] = [await updated(options), await updated({ ...options, klCoef: 5 })];
     const last = ({ reports }: typeof free) => reports.at(-1)!.kl;
     expect(last(free)).toBeGreaterThan(0.02);

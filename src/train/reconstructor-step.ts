@@ -24,7 +24,7 @@ export interface RegressionBatch {
 }
 
 // Lengths in steps of this many, so that a few compiled graphs serve all micro-batches.
-const LENGTH_STEP = 16;
+const LENGTH_STEP = 8;
 
 /** Splits rows into micro-batches, prompts of like length together. */
 export function regressionBatches(

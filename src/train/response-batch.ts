@@ -22,7 +22,7 @@ export interface ResponseBatch<Row extends ResponseRow = ResponseRow> {
 }
 
 // Lengths in steps of this many, so that a few compiled graphs serve all micro-batches.
-const LENGTH_STEP = 16;
+const LENGTH_STEP = 8;
 
 /** Splits rows into micro-batches, rows of like length together, so that little is padding. */
 export function responseBatches<Row extends ResponseRow>(

@@ -33,7 +33,7 @@ describe("openRunFolder", () => {
   });
 
   it("refuses a run of another config and names the keys with both values", async () => {
-    await (await openRunFolder(folder, config)).close();
+    const before = await writeRun(folder);
     const other = { ...config, layer: 3, rl: { ...config.rl, group: 4 } };
     const error = await rejection(openRunFolder(folder, other));
     expect(error).toMatchObject({
@@ -43,11 +43,24 @@ describe("openRunFolder", () => {
       wanted: "a run with layer 3, rl.group 4",
     });
     expect(error.next).toContain("--run");
-    expect(await readdir(folder)).toEqual(["config.yaml"]);
+    expect((await readdir(folder)).sort()).toEqual(["config.yaml", "state.json"]);
+    expect(
+      await Promise.all(
+        ["state.json", "config.yaml"].map((name) => readFile(path.join(folder, name), "utf8")),
+      ),
+    ).toEqual(before);
+  });
+
+  it("takes another config where the first one came to nothing", async () => {
+    const first = await openRunFolder(folder, { ...config, layer: 99 });
+    await expect(first.runStage("extract", () => Promise.reject(new Error("no layer 99")))).rejects.toThrow();
+    await first.close();
+    await (await openRunFolder(folder, config)).close();
+    expect(parseConfig(await readFile(path.join(folder, "config.yaml"), "utf8"))).toEqual(config);
   });
 
   it("lists only the first keys of many", async () => {
-    await (await openRunFolder(folder, config)).close();
+    await writeRun(folder);
     const rl = {
       ...config.rl,
       steps: 1,

@@ -215,8 +215,9 @@ export async function openRunFolder(
   const root = path.resolve(directory);
   const at = (relative: string) => path.join(root, relative);
   const existing = await readTextOrNull(at(RUN_LAYOUT.config));
+  // Before the lock: a wrong folder is the better thing to hear of.
   if (existing === null) await refuseForeignFolder(root);
-  else checkSameConfig(root, existing, config); // before the lock: a wrong folder is the better thing to hear of
+  else if (await hasBegun(root)) checkSameConfig(root, existing, config);
   await mkdir(root, { recursive: true });
   const lock = await acquireRunLock(at(RUN_LAYOUT.lock), { now });
   try {
@@ -225,6 +226,12 @@ export async function openRunFolder(
     await lock.release();
     throw thrown;
   }
+}
+
+/** Whether a run has left anything besides its config: a config with a mistake in it may be corrected and started again. */
+async function hasBegun(root: string): Promise<boolean> {
+  const ours: readonly string[] = [RUN_LAYOUT.config, RUN_LAYOUT.lock];
+  return (await readdir(root)).some((name) => !ours.includes(name) && !name.startsWith("."));
 }
 
 async function refuseForeignFolder(root: string): Promise<void> {
@@ -259,8 +266,8 @@ async function openLocked(root: string, config: TrainConfig, lock: RunLock): Pro
   await removeStaleTemporaries(root, { exclusive: true });
   // Again under the lock: another starter may have written it since.
   const text = await readTextOrNull(at(RUN_LAYOUT.config));
-  if (text === null) await writeFileAtomic(at(RUN_LAYOUT.config), renderConfig(config));
-  else checkSameConfig(root, text, config);
+  if (text !== null && (await hasBegun(root))) checkSameConfig(root, text, config);
+  else await writeFileAtomic(at(RUN_LAYOUT.config), renderConfig(config));
   const hash = configHash(config);
   const stateText = await readTextOrNull(at(RUN_LAYOUT.state));
   const stages: RunState["stages"] =

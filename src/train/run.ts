@@ -88,11 +88,15 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
   return run.root;
 }
 
+// More held-out activations than this narrow the intervals less than they cost.
+const EVALUATION_ROWS = 2000;
+
 /** Evaluates the finished pair, and the warm start beside it, on every held-out activation; greedy, with intervals. */
 async function evaluateRun(context: RunContext, out: string): Promise<void> {
   const { run, device, config, progress, signal } = context;
   const rows = await readHeldOutRows(run.path(trainingFile("eval")), {
     width: context.target.model.config.dim,
+    rows: EVALUATION_ROWS,
   });
   const measure = async (name: string, av: string, ar: string) => {
     using nla = await loadNla(run.path(av), device, { reconstructor: run.path(ar) });

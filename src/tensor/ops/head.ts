@@ -6,7 +6,7 @@ import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { add, affine, mul, scale, softcap as softcapped, square } from "./elementwise.js";
 import { concatRows, rowsView, transposedAs } from "./layout.js";
-import { linear, multiply } from "./matmul.js";
+import { linear, multiply, multiplyTransposed } from "./matmul.js";
 
 /** Options of {@link crossEntropy} and {@link tokenLogProbs}. */
 export interface HeadOptions {
@@ -201,5 +201,5 @@ function logitGradient(
 
 /** dLogitsᵀ · h: [vocabulary, d]. */
 function weightGradient(g: Graph, dLogits: Tensor, h: Tensor): Tensor {
-  return multiply(g, transposedAs(g, dLogits, "f32"), transposedAs(g, h, g.compute), g.compute);
+  return multiplyTransposed(g, dLogits, h, g.compute);
 }

@@ -43,8 +43,15 @@ function rowProducts(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): T
   return g.record(
     multiply(g, a, b, compute),
     [a, (dy) => multiply(g, dy, transposedAs(g, b, compute), compute)],
-    [b, (dy) => multiply(g, transposedAs(g, dy, "f32"), transposedAs(g, a, compute), compute)],
+    [b, (dy) => multiplyTransposed(g, dy, a, compute)],
   );
+}
+
+/** For ops with gradients of their own: aᵀ · b over rows, without a record. a [..., k, m], b [..., k, n] -> [..., m, n]. */
+export function multiplyTransposed(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  // ggml's CPU kernels round the left side to bf16 anyway: done while transposing, half as much is written.
+  const left = g.device.info.kind === "cpu" ? compute : "f32";
+  return multiply(g, transposedAs(g, a, left), transposedAs(g, b, compute), compute);
 }
 
 /** For ops with gradients of their own: a · bᵀ without a record. */

@@ -1,0 +1,293 @@
+// The loop of reinforcement learning on a toy: eight activations, a pair that has seen them a little. Rewards rise, every number
+// that the method asks for is logged, and an interrupted run ends with the bytes of one that never was.
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { TrainConfigInput } from "./config-schema.js";
+import { runGrpo } from "./grpo.js";
+import { resumePoint } from "./loop.js";
+import { readRows, withoutTiming } from "./metrics-log.js";
+import type { LogRow } from "./metrics-log.js";
+import {
+  digestOf,
+  inMemory,
+  openTinyTraining,
+  outputsIn,
+  readPair,
+  storageOf,
+  temporaryFolder,
+  tinyConfig,
+  writeWarmPair,
+} from "./testing/tiny-training.js";
+import type { TinyTraining } from "./testing/tiny-training.js";
+import type { RowSource } from "./warm-start.js";
+
+type Vectors = RowSource<{ readonly vector: Float32Array }>;
+
+let tiny: TinyTraining;
+let warm: string;
+beforeAll(async () => {
+  tiny = await openTinyTraining(4);
+  warm = await mkdtemp(path.join(os.tmpdir(), "nla-grpo-"));
+  await writeWarmPair(tiny, warm, { rows: tiny.rows.slice(0, 8), steps: 15 });
+});
+afterAll(async () => {
+  tiny[Symbol.dispose]();
+  await rm(warm, { recursive: true });
+});
+
+interface Options {
+  readonly rl?: NonNullable<TrainConfigInput["rl"]>;
+  readonly rows?: Vectors;
+  readonly signal?: AbortSignal;
+  readonly from?: string;
+  readonly checkpointEvery?: number;
+}
+
+/** Runs the stage as a run does: from the newest checkpoint in the folder, else from the warm start. */
+async function reinforce(folder: string, options: Options = {}) {
+  const {
+    rl = {},
+    rows = inMemory(tiny.rows.slice(0, 8)),
+    signal,
+    from = warm,
+    checkpointEvery = 1000,
+  } = options;
+  const config = tinyConfig({
+    rl: {
+      prompts: 8,
+      group: 4,
+      micro_batch: 16,
+      max_new_tokens: 12,
+      lr_verbalizer: 2e-4,
+      lr_reconstructor: 1e-4,
+      ...rl,
+    },
+    log: { eval_every: 3, sample_every: 2, samples: 2 },
+  });
+  const outputs = outputsIn(folder, "rl", { checkpointEvery, ...(signal ? { signal } : {}) });
+  const checkpoint = await resumePoint(outputs);
+  using pair = await readPair(tiny, checkpoint?.directory ?? from);
+  using frozen = await readPair(tiny, from);
+  const before = digestOf(frozen.verbalizer.model.parameters.tensors);
+  const context = {
+    rows,
+    heldOut: tiny.rows,
+    settings: config.rl,
+    log: config.log,
+    compute: "f32" as const,
+    seed: 5,
+    reference: frozen.verbalizer,
+    variance: 0.7,
+    outputs,
+  };
+  await runGrpo(pair.verbalizer, pair.reconstructor, context, storageOf(pair));
+  expect(digestOf(frozen.verbalizer.model.parameters.tensors)).toBe(before);
+  return {
+    rows: await readRows(outputs.metricsFile),
+    samples: await readRows(outputs.samplesFile),
+    verbalizer: digestOf(pair.verbalizer.model.parameters.tensors),
+    reconstructor: digestOf(pair.reconstructor.trainable),
+  };
+}
+
+const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+const column = (rows: readonly LogRow[], name: string) => rows.map((row) => row[name] as number);
+
+describe("runGrpo", () => {
+  it("raises the reward by moving the verbalizer alone", async () => {
+    await using folder = await temporaryFolder();
+    // The reconstructor moves by nothing, so that what rises is the explanations. One explanation in four starts right, and
+    // a right one is worth 1.5 more than a wrong one: the bound is a third of what there is to gain.
+    const { rows } = await reinforce(folder.path, { rl: { steps: 15, lr_reconstructor: 1e-12 } });
+    const rewards = column(rows, "reward_mean");
+    expect(mean(rewards.slice(-3))).toBeGreaterThan(mean(rewards.slice(0, 3)) + 0.3);
+    expect(column(rows, "kl")[0]).toBeLessThan(1e-9);
+    expect(column(rows, "kl").at(-1)).toBeGreaterThan(1e-3);
+  });
+
+  it("logs every number of a step, and measures and samples at their intervals", async () => {
+    await using folder = await temporaryFolder();
+    const { rows, samples } = await reinforce(folder.path, {
+      rl: { steps: 4, schedule: "linear", warmup: 1 },
+    });
+    expect(rows.map(({ step }) => step)).toEqual([0, 1, 2, 3]);
+    const numbers = [
+      "loss",
+      "loss_reconstructor",
+      "reward_mean",
+      "reward_std",
+      "fve",
+      "variance",
+      "entropy",
+      "length",
+      "failed",
+      "truncated",
+      "kl",
+      "clip_fraction",
+      "groups_dropped",
+      "learning_rate",
+      "learning_rate_reconstructor",
+      "gradient_norm",
+      "gradient_norm_reconstructor",
+      "skipped",
+      "skipped_reconstructor",
+    ];
+    for (const row of rows) {
+      for (const name of numbers)
+        expect(Number.isFinite(row[name]), `${name} of step ${row.step}`).toBe(true);
+      expect(Object.keys(row.timing ?? {}).sort()).toEqual(
+        [
+          "seconds",
+          "seconds_rollout",
+          "seconds_reward",
+          "seconds_update",
+          "seconds_evaluate",
+          "tokens_per_second",
+        ].sort(),
+      );
+      expect(row.timing!.seconds).toBeGreaterThan(row.timing!.seconds_rollout!);
+      expect(row.failed as number).toBeGreaterThanOrEqual(row.truncated as number);
+      // FVE of the rollouts: the mean error over the variance, a failed one counted as nothing explained.
+      expect(row.variance).toBe(0.7);
+    }
+    expect(rows.map(({ eval: fields }) => fields !== undefined)).toEqual([false, false, true, true]);
+    expect(Object.keys(rows[2]!.eval as object).sort()).toEqual(
+      [
+        "n",
+        "fve",
+        "fve_meannorm",
+        "variance",
+        "variance_meannorm",
+        "shuffled_fve",
+        "length",
+        "failed",
+      ].sort(),
+    );
+    expect(rows[2]!.eval).toMatchObject({ n: 16 });
+    expect(samples.map(({ step, row }) => [step, row])).toEqual([
+      [1, 0],
+      [1, 1],
+      [3, 0],
+      [3, 1],
+    ]);
+    expect(samples[0]).toMatchObject({
+      stage: "rl",
+      doc_id: "bit:0",
+      position: 14,
+      text: tiny.rows[0]!.text,
+    });
+  });
+
+  it("lets both models learn from one step, the reconstructor from explanations that did not fail", async () => {
+    await using folder = await temporaryFolder();
+    using pair = await readPair(tiny, warm);
+    const start = {
+      verbalizer: digestOf(pair.verbalizer.model.parameters.tensors),
+      reconstructor: digestOf(pair.reconstructor.trainable),
+    };
+    const learnt = await reinforce(folder.path, { rl: { steps: 1 } });
+    expect(learnt.verbalizer).not.toBe(start.verbalizer);
+    expect(learnt.reconstructor).not.toBe(start.reconstructor);
+    // Before its step: the mean error of exactly those explanations.
+    const [row] = learnt.rows;
+    const failed = row!.failed as number;
+    const mse = (1 - (row!.fve as number)) * 0.7;
+    expect(row!.loss_reconstructor).toBeCloseTo((mse - failed * 0.7) / (1 - failed), 4);
+  });
+
+  it("takes several updates, the logarithm as reward, and two steps on different activations", async () => {
+    await using folder = await temporaryFolder();
+    const rl = {
+      steps: 2,
+      prompts: 6,
+      updates_per_batch: 2,
+      clip_range: 0.02,
+      reward: "log_mse",
+      failed_penalty: -5,
+    } as const;
+    const { rows } = await reinforce(folder.path, { rl });
+    expect(column(rows, "clip_fraction").every((value) => value > 0 && value <= 1)).toBe(true);
+    // -log of an error below one is above zero; -2 (1 - cos) never is.
+    expect(Math.max(...column(rows, "reward_mean"), ...column(rows, "reward_std"))).toBeGreaterThan(0);
+    expect(column(rows, "reward_std")[0]).toBeGreaterThan(1);
+  });
+
+  it("leaves out groups of equal rewards, or trains them on KL alone", async () => {
+    // One token is one too few to end: every explanation fails, and every group is equal.
+    const rl = { steps: 2, max_new_tokens: 1 };
+    await using dropping = await temporaryFolder();
+    const dropped = await reinforce(dropping.path, { rl });
+    expect(dropped.rows[0]).toMatchObject({
+      groups_dropped: 8,
+      failed: 1,
+      reward_mean: -2,
+      reward_std: 0,
+      loss: null,
+      kl: null,
+    });
+    await using keeping = await temporaryFolder();
+    const kept = await reinforce(keeping.path, { rl: { ...rl, drop_zero_variance: false } });
+    expect(kept.rows[0]).toMatchObject({ groups_dropped: 0, loss_reconstructor: null });
+    // On the policy, and without an advantage, there is nothing to learn.
+    expect(Math.abs(kept.rows[0]!.loss as number)).toBeLessThan(1e-9);
+    expect(kept.rows[0]!.gradient_norm).toBeLessThan(1e-4);
+  });
+});
+
+describe("an interrupted run", () => {
+  it("saves, stops, and ends as one that was never stopped", async () => {
+    const rl = { steps: 5, updates_per_batch: 2 };
+    await using whole = await temporaryFolder();
+    await using parts = await temporaryFolder();
+    const undisturbed = await reinforce(whole.path, { rl, checkpointEvery: 2 });
+    const checkpoints = path.join(parts.path, "checkpoints", "rl");
+    for (const [stopAt, saved] of [
+      [2, "step-000001"],
+      [3, "step-000003"],
+    ] as const) {
+      const stopping = new AbortController();
+      let reads = 0;
+      const source = inMemory(tiny.rows.slice(0, 8));
+      const rows: Vectors = {
+        rowCount: 8,
+        rows(indices) {
+          if (++reads === stopAt) stopping.abort(new Error("SIGINT"));
+          return source.rows(indices);
+        },
+      };
+      const stopped = reinforce(parts.path, { rl, rows, signal: stopping.signal, checkpointEvery: 2 });
+      await expect(stopped).rejects.toThrow("SIGINT");
+      expect((await readdir(checkpoints)).at(-1)).toBe(saved);
+    }
+    const resumed = await reinforce(parts.path, { rl, checkpointEvery: 2 });
+    expect(resumed.verbalizer).toBe(undisturbed.verbalizer);
+    expect(resumed.reconstructor).toBe(undisturbed.reconstructor);
+    expect(resumed.rows.map(withoutTiming)).toEqual(undisturbed.rows.map(withoutTiming));
+    expect(resumed.samples).toEqual(undisturbed.samples);
+    expect(resumed.rows.length).toBe(5);
+    expect(await readdir(checkpoints)).toEqual(await readdir(path.join(whole.path, "checkpoints", "rl")));
+  });
+
+  it("that has collapsed is told so after ten steps, those before the interruption counted", async () => {
+    await using folder = await temporaryFolder();
+    const rl = { steps: 20, prompts: 2, group: 2, max_new_tokens: 1 };
+    const stopping = new AbortController();
+    let reads = 0;
+    const source = inMemory(tiny.rows.slice(0, 8));
+    const rows: Vectors = {
+      rowCount: 8,
+      rows(indices) {
+        if (++reads === 7) stopping.abort(new Error("SIGINT"));
+        return source.rows(indices);
+      },
+    };
+    await expect(reinforce(folder.path, { rl, rows, signal: stopping.signal })).rejects.toThrow("SIGINT");
+    await expect(reinforce(folder.path, { rl })).rejects.toMatchObject({
+      code: "rl.no-signal",
+      subject: "reinforcement learning, step 9",
+      next: expect.stringContaining("raise kl_coef") as string,
+    });
+  });
+});
