@@ -4,8 +4,9 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { writeFileAtomic } from "../data/files.js";
 import { activationsAnew } from "../evaluate/activations-anew.js";
-import { evaluatePair } from "../evaluate/evaluate-pair.js";
-import type { Evaluation, Range } from "../evaluate/evaluation.js";
+import { evaluateRows, fveGain } from "../evaluate/evaluation.js";
+import type { Evaluation, Gain, Range } from "../evaluate/evaluation.js";
+import { explainRows } from "../evaluate/explained-rows.js";
 import type { EvalRow } from "../evaluate/explained-rows.js";
 import { readHeldOutRows } from "../evaluate/held-out-rows.js";
 import { renderReport } from "../evaluate/report.js";
@@ -29,10 +30,28 @@ export interface EvalReport extends Evaluation {
   readonly model: string;
   readonly layer: number;
   /** The same at temperature 1. */
-  readonly sampled: Pick<
-    Evaluation,
-    "fve" | "fve_meannorm" | "mse" | "cosine" | "length" | "failed" | "intervals" | "controls"
-  >;
+  readonly sampled: PairNumbers;
+  /** The warm-started pair on the same activations, greedy, and what training added to it; null where the run has none. */
+  readonly warm_start: (PairNumbers & { readonly gain: Gain }) | null;
+}
+
+/** What is told of a pair beside the main one. */
+type PairNumbers = Pick<
+  Evaluation,
+  "fve" | "fve_meannorm" | "mse" | "cosine" | "length" | "failed" | "intervals" | "controls"
+>;
+
+function part({
+  fve,
+  fve_meannorm,
+  mse,
+  cosine,
+  length,
+  failed,
+  intervals,
+  controls,
+}: Evaluation): PairNumbers {
+  return { fve, fve_meannorm, mse, cosine, length, failed, intervals, controls };
 }
 
 interface EvalFlags {
@@ -75,24 +94,34 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
   const rows = await heldOut(directory, nla, flags, signal);
   const maxNewTokens = flags.maxNewTokens ?? (await trainedCap(directory)) ?? 200;
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
-  const evaluate = async (name: string, temperature: number): Promise<Evaluation> => {
+  const explain = async (name: string, pair: Nla, temperature: number) => {
     const live = progress.stage(name, { total: rows.length });
-    const evaluation = await evaluatePair({
-      nla,
-      rows,
+    const explained = await explainRows(pair, rows, {
       temperature,
       maxNewTokens,
       seed: flags.seed,
-      bootstrap: { resamples: flags.resamples, seed: flags.seed },
       signal,
-      onProgress: (step) => live.report({ step, tokens: 0, numbers: {} }),
+      onProgress: (step) => live.report({ step }),
     });
     live.end("done");
-    return evaluation;
+    return explained;
   };
-  const greedy = await evaluate("greedy", 0);
-  const sampled = await evaluate("sampled", 1);
-  return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled };
+  const { mseScale } = nla.reconstructor.contract;
+  const scoring = { mseScale, bootstrap: { resamples: flags.resamples, seed: flags.seed } };
+  const after = await explain("greedy", nla, 0);
+  const greedy = evaluateRows(after, scoring);
+  const sampled = evaluateRows(await explain("sampled", nla, 1), scoring);
+  const folders = {
+    av: path.join(directory, RUN_LAYOUT.warmVerbalizer),
+    ar: path.join(directory, RUN_LAYOUT.warmReconstructor),
+  };
+  let warm: EvalReport["warm_start"] = null;
+  if (existsSync(folders.av) && existsSync(folders.ar)) {
+    using start = await loadNla(folders.av, device, { reconstructor: folders.ar });
+    const before = await explain("warm start", start, 0);
+    warm = { ...part(evaluateRows(before, scoring)), gain: fveGain(after, before, scoring) };
+  }
+  return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled, warm };
 }
 
 /** The report of a run's folder as HTML. */
@@ -127,6 +156,7 @@ export function renderEvaluation(name: string, { model, layer, ...report }: Eval
     `${(100 * failed).toFixed(1)} %`,
   ];
   const { shuffled, mean } = report.controls;
+  const { warm_start: warm } = report;
   const columns = [
     { header: "" },
     { header: "FVE", align: "right" as const },
@@ -138,6 +168,7 @@ export function renderEvaluation(name: string, { model, layer, ...report }: Eval
   const rows = [
     ["greedy", ...numbers(report)],
     ["sampled, T=1", ...numbers(report.sampled)],
+    ...(warm ? [["warm start, greedy", ...numbers(warm)]] : []),
     [
       "shuffled activations",
       shuffled.fve.toFixed(3),
@@ -164,7 +195,9 @@ export function renderEvaluation(name: string, { model, layer, ...report }: Eval
     `FVE is the share of the activations' variance (${report.variance.toFixed(3)} around their mean) that comes back from the ` +
     `explanation alone: 0 is what the mean gives, 1 is perfect. Against the best constant direction (${report.variance_meannorm.toFixed(3)}) it is ` +
     `${report.fve_meannorm.toFixed(3)}. It is ${range(report.intervals.difference)} above explanations of other documents' activations (95 %, ` +
-    "bootstrap over documents). Failed explanations count as the mean.";
+    "bootstrap over documents)" +
+    (warm ? `, and ${range(warm.gain.interval)} above the warm start` : "") +
+    ". Failed explanations count as the mean.";
   return [
     `${name}: ${report.n} held-out activations of ${report.documents} documents, output of block ${layer} of ${model}`,
     table(columns, rows),
@@ -228,12 +261,12 @@ export const evalCommand: CommandEntry = {
     const flags = options as unknown as EvalFlags;
     const { stdout, json } = context;
     const both = await evaluateBoth(directory as string, flags, context);
-    const { fve, fve_meannorm, mse, cosine, length, failed, intervals, controls } = both.sampled;
     const report: EvalReport = {
       model: both.model,
       layer: both.layer,
       ...both.greedy,
-      sampled: { fve, fve_meannorm, mse, cosine, length, failed, intervals, controls },
+      sampled: part(both.sampled),
+      warm_start: both.warm,
     };
     if (flags.report !== undefined)
       await writeFileAtomic(flags.report, await reportHtml(directory as string, both));

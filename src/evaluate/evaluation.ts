@@ -140,6 +140,45 @@ export function evaluateRows(rows: readonly ExplainedRow[], options: EvaluateOpt
   };
 }
 
+/** What one pair explains more than another. */
+export interface Gain {
+  /** Difference of the two FVE. */
+  readonly fve: number;
+  /** 95 % by bootstrap over documents, both pairs over the same resamples. */
+  readonly interval: Range;
+}
+
+/**
+ * How much more of the variance `after` explains than `before`, two pairs' readings of the same activations.
+ *
+ * @throws as {@link evaluateRows}, and RangeError for lists of different lengths, a fault of the program
+ */
+export function fveGain(
+  after: readonly ExplainedRow[],
+  before: readonly ExplainedRow[],
+  options: Omit<EvaluateOptions, "baselines"> = {},
+): Gain {
+  if (after.length !== before.length) throw new RangeError(`${after.length} rows against ${before.length}`);
+  const { bootstrap: { seed = 0, resamples = 1000 } = {} } = options;
+  const scale = options.mseScale === undefined ? {} : { mseScale: options.mseScale };
+  const accumulator = new BaselineAccumulator((after[0] as ExplainedRow).vector.length, scale);
+  for (const { vector } of after) accumulator.add(vector);
+  const mean = accumulator.mean();
+  // 1 - (mse after - mse before + variance) / variance is the difference of the two FVE.
+  const rows = after.map(({ vector, docId, reconstruction }, i) => {
+    const variance = varianceAround(vector, mean, scale);
+    const error = (each: Float32Array | null) =>
+      each ? reconstructionScores(each, vector, scale).mse : variance;
+    return {
+      docId,
+      variance,
+      mse: error(reconstruction) - error((before[i] as ExplainedRow).reconstruction) + variance,
+    };
+  });
+  const { value, low, high } = bootstrapFve(rows, { seed, resamples });
+  return { fve: value, interval: [low, high] };
+}
+
 function average(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -1,7 +1,8 @@
 // The key-value cache of generation: for every block, keys and values of [rows, kvHeads, slots, headDim], with the two ways
 // in (a whole prompt, one token per row) and the one way to another set of rows.
+import { setImmediate } from "node:timers/promises";
 import { Arena, Graph } from "../tensor/index.js";
-import type { Dtype, Tensor } from "../tensor/index.js";
+import type { Tensor } from "../tensor/index.js";
 import type { DecoderConfig } from "./config.js";
 import type { Decoder } from "./decoder.js";
 
@@ -12,30 +13,47 @@ export class KvCache implements Disposable {
   readonly rows: number;
   readonly slots: number;
   readonly #config: DecoderConfig;
-  readonly #arena: Arena;
+  readonly #blocks: readonly Arena[];
   readonly #model: Decoder;
 
-  /** @throws NlaError `engine.memory` */
-  constructor(model: Decoder, rows: number, slots: number) {
+  private constructor(model: Decoder, rows: number, slots: number, blocks: readonly Arena[]) {
     this.#model = model;
     this.#config = model.config;
     this.rows = rows;
     this.slots = slots;
+    this.#blocks = blocks;
+  }
+
+  /**
+   * An empty cache, all zeros: what no token has written is masked, but NaN times 0 would still be NaN.
+   *
+   * @throws NlaError `engine.memory`; what was allocated is freed again
+   */
+  static async create(model: Decoder, rows: number, slots: number): Promise<KvCache> {
     const { layers, kvHeads, headDim } = model.config;
-    const specs: Record<string, { shape: number[]; dtype: Dtype }> = {};
-    for (let k = 0; k < layers; k++) {
-      specs[`keys${k}`] = { shape: [rows, kvHeads, slots, headDim], dtype: "f32" };
-      specs[`values${k}`] = { shape: [rows, kvHeads, slots, headDim], dtype: "f32" };
+    const shape = [rows, kvHeads, slots, headDim];
+    const blocks: Arena[] = [];
+    try {
+      for (let k = 0; k < layers; k++) {
+        // Block by block, because filling a large cache with zeros holds the event loop.
+        if (k > 0) await setImmediate();
+        blocks.push(
+          new Arena(model.device, `key-value cache of block ${k}`, { keys: { shape }, values: { shape } }),
+        );
+      }
+    } catch (thrown) {
+      for (const block of blocks) block[Symbol.dispose]();
+      throw thrown;
     }
-    this.#arena = new Arena(model.device, "key-value cache", specs);
+    return new KvCache(model, rows, slots, blocks);
   }
 
   keys(k: number): Tensor {
-    return this.#arena.get(`keys${k}`);
+    return (this.#blocks[k] as Arena).get("keys");
   }
 
   values(k: number): Tensor {
-    return this.#arena.get(`values${k}`);
+    return (this.#blocks[k] as Arena).get("values");
   }
 
   /** The first `used` slots of a tensor of this cache, as a view: [rows, kvHeads, used, headDim]. */
@@ -87,7 +105,7 @@ export class KvCache implements Disposable {
    * prompt) or be left out (sequences that have ended).
    */
   async select(source: readonly number[], signal?: AbortSignal): Promise<KvCache> {
-    const selected = new KvCache(this.#model, source.length, this.slots);
+    const selected = await KvCache.create(this.#model, source.length, this.slots);
     try {
       using g = new Graph(this.#model.device, { recording: false });
       const ids = g.input("source", [source.length], "i32");
@@ -114,6 +132,6 @@ export class KvCache implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#arena[Symbol.dispose]();
+    for (const block of this.#blocks) block[Symbol.dispose]();
   }
 }

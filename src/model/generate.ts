@@ -106,7 +106,7 @@ export async function generate(
   const slots =
     Math.ceil(Math.min(longest + maxNewTokens, model.config.contextLength) / SLOT_STEP) * SLOT_STEP;
 
-  let cache = new KvCache(model, prompts.length, slots);
+  let cache = await KvCache.create(model, prompts.length, slots);
   let decode: DecodeGraph | null = null;
   try {
     const first = await readPrompts(model, prompts, cache, options);

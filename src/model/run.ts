@@ -1,5 +1,6 @@
 // Running a decoder over ragged sequences for their residual streams and logits: capture after any set of blocks in one
 // pass, stop after any block, replace embedding rows. No gradients; training builds its own graphs.
+import { setImmediate } from "node:timers/promises";
 import { Graph, ops } from "../tensor/index.js";
 import type { HostArray, Tensor } from "../tensor/index.js";
 import { NlaError } from "../error.js";
@@ -105,19 +106,20 @@ export async function run(
   await g.run({ ...declared.values(batch), ...values }, options.signal);
 
   const rows = packedRows(batch);
-  const packed = (name: string): Float32Array | null => {
-    const tensor = wanted.get(name);
-    if (!tensor) return null;
-    const values = tensor.readF32();
-    // Without padding all rows are wanted, in their order.
-    return rows.length === batch.ids.length ? values : pickRows(values, tensor.shape[1] as number, rows);
-  };
+  const read = new Map<string, Float32Array>();
+  for (const [name, tensor] of wanted) {
+    if (read.size > 0) await setImmediate(); // copying a long text's streams holds the event loop
+    const all = tensor.readF32();
+    // Without padding all rows are wanted, in their order; of the last tokens there is no padding.
+    const every = rows.length === batch.ids.length || (name === "logits" && logits === "last");
+    read.set(name, every ? all : pickRows(all, tensor.shape[1] as number, rows));
+  }
   return {
     lengths: batch.lengths,
-    blocks: new Map(capture.map((k) => [k, packed(String(k)) as Float32Array])),
-    embedded: packed("embedded"),
-    normed: packed("normed"),
-    logits: logits === "last" ? (wanted.get("logits")?.readF32() ?? null) : packed("logits"),
+    blocks: new Map(capture.map((k) => [k, read.get(String(k)) as Float32Array])),
+    embedded: read.get("embedded") ?? null,
+    normed: read.get("normed") ?? null,
+    logits: read.get("logits") ?? null,
   };
 }
 

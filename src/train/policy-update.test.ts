@@ -42,20 +42,33 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
+function tokensOf(found: readonly Rollout[]): (readonly number[])[] {
+  return found.map(({ explanation }) => explanation.tokens);
+}
+
+function explained(text: string | null, finish: "stop" | "length" = "stop"): Explanation {
+  const numbers = { tokens: [5, 2], logProbs: [-1, -1], entropies: [1, 2] };
+  return { text, finish, vector: 0, response: text ?? "", ...numbers };
+}
+
+function rolledOut(mse: number | null, reward: number): Rollout {
+  const vector = tiny.rows[0]!.vector;
+  return { explanation: explained(mse === null ? null : "x"), vector, failed: mse === null, mse, reward };
+}
+
 describe("rollOut", () => {
   it("gives the groups one after another, each sample of its own seed", async () => {
     expect(rollouts.map(({ explanation }) => explanation.vector)).toEqual(
       Array.from({ length: 32 }, (_, i) => Math.floor(i / 4)),
     );
     rollouts.forEach(({ vector, explanation }) => expect(vector).toBe(vectorsOf(8)[explanation.vector]));
-    const texts = (found: readonly Rollout[]) => found.map(({ explanation }) => explanation.tokens);
     const again = await rollOut(warm.verbalizer, warm.reconstructor, vectorsOf(8), settings, { seed: 7 });
-    expect(texts(again.rollouts)).toEqual(texts(rollouts));
+    expect(tokensOf(again.rollouts)).toEqual(tokensOf(rollouts));
     const other = await rollOut(warm.verbalizer, warm.reconstructor, vectorsOf(8), settings, {
       seed: 1_000_010,
     });
-    expect(texts(other.rollouts)).not.toEqual(texts(rollouts));
-    expect(new Set(texts(rollouts).map(String)).size).toBeGreaterThan(8);
+    expect(tokensOf(other.rollouts)).not.toEqual(tokensOf(rollouts));
+    expect(new Set(tokensOf(rollouts).map(String)).size).toBeGreaterThan(8);
   });
 
   it("rewards with minus the error of the reconstruction", async () => {
@@ -72,27 +85,15 @@ describe("rollOut", () => {
 });
 
 describe("scoreExplanations", () => {
-  const explanation = (text: string | null, finish: "stop" | "length" = "stop"): Explanation => {
-    return {
-      text,
-      finish,
-      vector: 0,
-      response: text ?? "",
-      tokens: [5, 2],
-      logProbs: [-1, -1],
-      entropies: [1, 2],
-    };
-  };
-
   it("gives the penalty to what was cut off, is missing, or does not fit the reconstructor", async () => {
     const long = "the sea ".repeat(100);
     expect(warm.reconstructor.accepts(long)).toBe(false);
     const given = [
-      explanation("the king"),
-      explanation("the king", "length"),
-      explanation(null),
-      explanation(long),
-      explanation(""),
+      explained("the king"),
+      explained("the king", "length"),
+      explained(null),
+      explained(long),
+      explained(""),
     ];
     const found = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), {
       reward: "mse",
@@ -104,7 +105,7 @@ describe("scoreExplanations", () => {
   });
 
   it("takes the logarithm where it is asked to", async () => {
-    const given = [explanation("the king"), explanation(null)];
+    const given = [explained("the king"), explained(null)];
     const [plain] = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), settings);
     const [log, failed] = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), {
       reward: "log_mse",
@@ -120,16 +121,7 @@ describe("scoreExplanations", () => {
   });
 
   it("sums up a step, a failed explanation as nothing explained", () => {
-    const rollout = (mse: number | null, reward: number): Rollout => {
-      return {
-        explanation: explanation(mse === null ? null : "x"),
-        vector: vectorsOf(1)[0]!,
-        failed: mse === null,
-        mse,
-        reward,
-      };
-    };
-    const numbers = rolloutNumbers([rollout(0.25, -0.25), rollout(null, -2)], 0.5);
+    const numbers = rolloutNumbers([rolledOut(0.25, -0.25), rolledOut(null, -2)], 0.5);
     expect(numbers).toEqual({
       reward_mean: -1.125,
       reward_std: 0.875,

@@ -18,6 +18,10 @@ afterAll(() => {
   tiny[Symbol.dispose]();
 });
 
+function rowOf(length: number): ResponseRow {
+  return { vector: tiny.rows[0]!.vector, response: Array.from({ length }, () => 9) };
+}
+
 describe("responseBatches", () => {
   it("puts rows of like length together, prompt first, none lost", () => {
     const { verbalizer } = pair;
@@ -36,7 +40,9 @@ describe("responseBatches", () => {
     ).toEqual(rows);
     const prompt = verbalizer.prompt.ids;
     for (const { rows: part, batch, slots } of batches) {
-      expect(batch.length % 16).toBe(0);
+      // Padded a little further than the longest, so that a few graphs serve all lengths.
+      expect(batch.length).toBeGreaterThanOrEqual(Math.max(...batch.lengths));
+      expect(batch.length).toBeLessThan(Math.max(...batch.lengths) + 16);
       expect(slots).toBe(batch.length - prompt.length);
       part.forEach(({ response }, r) => {
         const ids = Array.from(batch.ids.slice(r * batch.length, (r + 1) * batch.length));
@@ -62,12 +68,8 @@ describe("responseBatches", () => {
   it("fills the context to its last token, and refuses a token more", () => {
     const { verbalizer } = pair;
     const room = verbalizer.model.config.contextLength - verbalizer.prompt.ids.length;
-    const row = (length: number) => ({
-      vector: tiny.rows[0]!.vector,
-      response: Array.from({ length }, () => 9),
-    });
-    expect(responseBatches(verbalizer, [row(room)], 1)[0]?.batch.length).toBe(128);
-    expect(() => responseBatches(verbalizer, [row(room + 1)], 1)).toThrow(
+    expect(responseBatches(verbalizer, [rowOf(room)], 1)[0]?.batch.length).toBe(128);
+    expect(() => responseBatches(verbalizer, [rowOf(room + 1)], 1)).toThrow(
       /129 tokens.*1 to 128 tokens, the model's context/s,
     );
   });

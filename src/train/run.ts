@@ -6,7 +6,8 @@ import type { FveBaselines } from "../nla/fidelity.js";
 import { makeContract } from "../nla/contract.js";
 import type { Contract } from "../nla/contract.js";
 import { writeFileAtomic } from "../data/files.js";
-import { evaluatePair } from "../evaluate/evaluate-pair.js";
+import { evaluateRows, fveGain } from "../evaluate/evaluation.js";
+import { explainRows } from "../evaluate/explained-rows.js";
 import { readHeldOutRows } from "../evaluate/held-out-rows.js";
 import { loadReconstructor, loadVerbalizer, saveReconstructor, saveVerbalizer } from "../nla/pair-files.js";
 import type { CheckpointFacts } from "../nla/sidecar-contract.js";
@@ -98,27 +99,26 @@ async function evaluateRun(context: RunContext, out: string): Promise<void> {
     width: context.target.model.config.dim,
     rows: EVALUATION_ROWS,
   });
-  const measure = async (name: string, av: string, ar: string) => {
+  const options = { maxNewTokens: config.rl.max_new_tokens, signal };
+  const explain = async (name: string, av: string, ar: string) => {
     using nla = await loadNla(run.path(av), device, { reconstructor: run.path(ar) });
     const live = progress.stage(name, { total: rows.length });
-    const evaluation = await evaluatePair({
-      nla,
-      rows,
-      maxNewTokens: config.rl.max_new_tokens,
-      bootstrap: { seed: config.seed },
-      signal,
-      onProgress: (done) => live.report({ step: done }),
+    const explained = await explainRows(nla, rows, {
+      ...options,
+      onProgress: (step) => live.report({ step }),
     });
-    live.report({
-      step: rows.length,
-      numbers: { fve: evaluation.fve, shuffled: evaluation.controls.shuffled.fve },
-    });
+    const scoring = { mseScale: nla.reconstructor.contract.mseScale, bootstrap: { seed: config.seed } };
+    const evaluation = evaluateRows(explained, scoring);
+    const { fve, controls } = evaluation;
+    live.report({ step: rows.length, numbers: { fve, shuffled: controls.shuffled.fve } });
     live.end("done");
-    return evaluation;
+    return { explained, evaluation, scoring };
   };
-  const warm = await measure("evaluate warm start", RUN_LAYOUT.warmVerbalizer, RUN_LAYOUT.warmReconstructor);
-  const trained = await measure("evaluate", RUN_LAYOUT.verbalizer, RUN_LAYOUT.reconstructor);
-  await writeFileAtomic(out, `${JSON.stringify({ ...trained, warm_start: warm }, null, 2)}\n`);
+  const warm = await explain("evaluate warm start", RUN_LAYOUT.warmVerbalizer, RUN_LAYOUT.warmReconstructor);
+  const trained = await explain("evaluate", RUN_LAYOUT.verbalizer, RUN_LAYOUT.reconstructor);
+  const gain = fveGain(trained.explained, warm.explained, trained.scoring);
+  const result = { ...trained.evaluation, warm_start: warm.evaluation, gain };
+  await writeFileAtomic(out, `${JSON.stringify(result, null, 2)}\n`);
 }
 
 /** The contract of this run's pair. */

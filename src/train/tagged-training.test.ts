@@ -30,13 +30,13 @@ import { wordingOf } from "./wording.js";
 const actor = sharedPath("golden/nla/actor/llama/av");
 const LABEL = "A note on a dog.\n\nAnother one on the sea.";
 
-function rowsOf(count: number): (HeldOutRow & { readonly label: string })[] {
+function rowsOf(count: number, labels: readonly string[] = []): (HeldOutRow & { readonly label: string })[] {
   return Array.from({ length: count }, (_, i) => ({
     vector: Float32Array.from({ length: 32 }, (__, j) => Math.sin(1 + i * 32 + j * (i + 1))),
     docId: `noise:${i}`,
     position: 5,
     text: null,
-    label: `${LABEL} ${i}`,
+    label: labels[i] ?? `${LABEL} ${i}`,
   }));
 }
 
@@ -143,7 +143,7 @@ describe.skipIf(actor === null)("a pair in tags, with a chat template", () => {
   it("learns to close its tags, and then to be read", async () => {
     using learning = (await loadVerbalizer(actor as string, device, { layer: 2 })).model;
     await using folder = await temporaryFolder();
-    const rows = rowsOf(2).map((row, i) => ({ ...row, label: ["a dog", "the sea"][i]! }));
+    const rows = rowsOf(2, ["a dog", "the sea"]);
     const watched = {
       ...context(folder.path, "av_sft"),
       rows: inMemory(rows),
@@ -172,6 +172,10 @@ describe.skipIf(actor === null)("a pair in tags, with a chat template", () => {
   });
 });
 
+function sized(vocabulary: number, contextLength: number): Target {
+  return { model: { config: { vocabulary, contextLength } } } as unknown as Target;
+}
+
 describe("the wording of a new pair", () => {
   it("is plain for the bundled target, whose marker is added", async () => {
     using tiny = await openTinyTraining(1);
@@ -192,9 +196,6 @@ describe("the wording of a new pair", () => {
   it.skipIf(actor === null)("is tagged where chat template, vocabulary and context allow it", async () => {
     const tokenizer = await loadTokenizer(actor as string);
     expect(tokenizer.chatTemplate).not.toBeNull();
-    const sized = (vocabulary: number, contextLength: number) => {
-      return { model: { config: { vocabulary, contextLength } } } as unknown as Target;
-    };
     const formatOf = (target: Target) => wordingOf(tinyConfig(), target, tokenizer).format;
     expect(formatOf(sized(151_936, 32_768))).toBe("tags");
     expect(formatOf(sized(151_936, 256))).toBe("plain");

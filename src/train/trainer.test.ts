@@ -58,11 +58,13 @@ function apart(a: Values, b: Values, start: Values): number {
   return farthest / change;
 }
 
-describe("micro-batches", () => {
-  // Adam divides by the gradient's own size, which turns rounding of a gradient that is nearly zero into a whole step. With an
-  // eps far above the gradients the step is linear in them.
-  const linear = () => adamw({ eps: 100, clipNorm: null });
+// Adam divides by the gradient's own size, which turns rounding of a gradient that is nearly zero into a whole step. With an
+// eps far above the gradients the step is linear in them.
+function linear(): Optimizer<AdamwState> {
+  return adamw({ eps: 100, clipNorm: null });
+}
 
+describe("micro-batches", () => {
   it.each([
     ["reconstructor, eight lengths in micro-batches of one", 1],
     ["reconstructor, micro-batches of three", 3],

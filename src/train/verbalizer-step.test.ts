@@ -87,6 +87,10 @@ const TOKENS: Slots = (() => {
   };
 })();
 
+function pad(values: readonly number[], padding: readonly number[]): number[] {
+  return [...values, ...padding];
+}
+
 describe("policyObjective", () => {
   const settings = [
     { clipRange: 0.2, klCoef: 0 },
@@ -120,7 +124,6 @@ describe("policyObjective", () => {
 
   it("does not look at padding, whatever stands there", async () => {
     const absurd = [1e30, -1e30, 85, -85, 0];
-    const pad = (values: readonly number[], padding: readonly number[]) => [...values, ...padding];
     const settings = { clipRange: 0.2, klCoef: 0.05 };
     const plain = await objectiveOf(TOKENS, settings);
     const padded = await objectiveOf(
@@ -283,7 +286,8 @@ describe("the losses of a real verbalizer", () => {
     }
 
     const rollouts: RolloutRow[] = plain.map((row, i) => ({
-      ...row,
+      vector: row.vector,
+      response: row.response,
       weight: 1 / plain.length,
       advantage: [1.1, -0.6, 0, 2, -1, 0.3][i]!,
       oldLogProbs: logProbsOf.get(row.response)!.map((value, t) => value + 0.4 * Math.sin(t + i)),

@@ -89,7 +89,7 @@ describe("the reconstructor's warm start", () => {
     });
     const evaluated = rows.filter(({ eval: fields }) => fields !== undefined);
     expect(evaluated.map(({ step }) => step)).toEqual([3, 7, 11, 15, 19, 23]);
-    const { n, fve, fve_meannorm, variance, variance_meannorm } = evaluated.at(-1)?.eval as Record<
+    const { n, fve, fve_meannorm, variance, variance_meannorm } = evaluated.at(-1)!.eval as Record<
       string,
       number
     >;
@@ -102,7 +102,9 @@ describe("the reconstructor's warm start", () => {
   it("measures nothing where no held-out row has a label", async () => {
     await using folder = await temporaryFolder();
     using pair = tiny.pair();
-    const measuredOn = heldOut().map((row) => ({ ...row, label: null }));
+    const measuredOn = heldOut().map(({ vector, docId, position, text }) => {
+      return { vector, docId, position, text, label: null };
+    });
     const context = contextFor(folder.path, "ar_sft", { steps: 2, lr: 1e-3 }, { measuredOn });
     await warmStartReconstructor(
       pair.reconstructor,

@@ -65,7 +65,9 @@ describe("the run that is compared with", () => {
     expect(stages.slice(0, 5)).toEqual(["extract", "split", "label", "build", "shuffle"]);
     expect(stages.slice(5, 8)).toEqual(TRAINING_STAGES);
     const names = Object.keys(expected);
-    expect(names).toEqual(expect.arrayContaining(["verbalizer/model.safetensors", "metrics.jsonl", "data/rl_shuf.parquet"]));
+    expect(names).toEqual(
+      expect.arrayContaining(["verbalizer/model.safetensors", "metrics.jsonl", "data/rl_shuf.parquet"]),
+    );
     expect(names.filter((name) => name.includes(".nla-") || /^(\.staging|run\.lock)/.test(name))).toEqual([]);
     expect((expected["samples.jsonl"] as unknown[]).length).toBeGreaterThan(2);
     for (const stage of TRAINING_STAGES) {
@@ -104,7 +106,8 @@ async function killIn(run: string, stage: string, step: number | null, waitMs: n
   return ended;
 }
 
-const isTraining = (stage: string): stage is TrainingStage => (TRAINING_STAGES as readonly string[]).includes(stage);
+const isTraining = (stage: string): stage is TrainingStage =>
+  (TRAINING_STAGES as readonly string[]).includes(stage);
 
 describe("a run that is killed again and again", () => {
   it("ends with the bytes of one that never was", async () => {
@@ -116,7 +119,10 @@ describe("a run that is killed again and again", () => {
       // In the first trial once in every stage of the data and three times in each of the training; then anywhere.
       const plan = stages.flatMap((stage) => {
         const times = isTraining(stage) ? 3 : 1;
-        return Array.from({ length: trial === 0 ? times : random.randbelow(2) }, (_, i) => ({ stage, late: i === 1 }));
+        return Array.from({ length: trial === 0 ? times : random.randbelow(2) }, (_, i) => ({
+          stage,
+          late: i === 1,
+        }));
       });
       for (const { stage, late } of plan) {
         if (hits.length === KILLS) break;
@@ -193,7 +199,10 @@ describe("Ctrl-C", () => {
 
 describe("the same seed", () => {
   it("gives the same weights in two processes, at one thread and at two", async () => {
-    const set = ["reconstructor.steps=2", "verbalizer.steps=2", "rl.steps=2"].flatMap((each) => ["--set", each]);
+    const set = ["reconstructor.steps=2", "verbalizer.steps=2", "rl.steps=2"].flatMap((each) => [
+      "--set",
+      each,
+    ]);
     const weights = async (name: string, threads: number) => {
       const run = path.join(nla.folder, name);
       const args = ["train", config, "--run", run, ...set, "--set", `threads=${threads}`];
