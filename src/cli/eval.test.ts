@@ -89,6 +89,7 @@ describe("nla eval", () => {
       "controls",
       "by_position",
       "sampled",
+      "warm_start",
     ]);
     expect(report).toMatchObject({
       n: rows,

@@ -280,7 +280,7 @@ async function decodeStep(
   for (const window of windows) {
     const mask = new Uint16Array(active.length * used).fill(F16_MINUS_INFINITY);
     positions.forEach((position, row) => {
-      const from = window === null ? 0 : Math.max(0, position - window + 1);
+      const from = 0;
       mask.fill(0, row * used + from, row * used + position + 1);
     });
     inputs[`mask${window ?? ""}`] = mask;
