@@ -1,7 +1,7 @@
 // The numbers of an evaluation on rows made by hand, where each has a value that can be worked out.
 import { describe, expect, it } from "vitest";
 import { BaselineAccumulator, FidelityAccumulator } from "../nla/fidelity.js";
-import { evaluateRows } from "./evaluation.js";
+import { evaluateRows, fveGain } from "./evaluation.js";
 import type { ExplainedRow } from "./explained-rows.js";
 import { rowsOfOtherDocuments } from "./other-documents.js";
 
@@ -156,5 +156,31 @@ describe("rowsOfOtherDocuments", () => {
     expect([...donors].sort((a, b) => a - b)).toEqual(ids.map((_, i) => i));
     expect(rowsOfOtherDocuments(ids, { seed: 3 })).toEqual(donors);
     expect(rowsOfOtherDocuments(ids, { seed: 4 })).not.toEqual(donors);
+  });
+});
+
+describe("fveGain", () => {
+  const after = someRows(20, 4, noisy);
+  const before = someRows(20, 4, (vector) => noisy(noisy(noisy(vector))));
+
+  it("is the difference of the two FVE, inside its interval, and turns its sign with the pairs", () => {
+    const gain = fveGain(after, before);
+    expect(gain.fve).toBeCloseTo(evaluateRows(after).fve - evaluateRows(before).fve, 10);
+    expect(gain.fve).toBeGreaterThan(0);
+    expect(inside(gain.interval, gain.fve)).toBe(true);
+    expect(fveGain(before, after).fve).toBeCloseTo(-gain.fve, 10);
+  });
+
+  it("of a pair over itself is exactly 0", () => {
+    expect(fveGain(after, after)).toEqual({ fve: 0, interval: [0, 0] });
+  });
+
+  it("counts a failed explanation as the mean", () => {
+    const failed = someRows(20, 4, () => null);
+    expect(fveGain(after, failed).fve).toBeCloseTo(evaluateRows(after).fve, 10);
+  });
+
+  it("refuses lists of different rows", () => {
+    expect(() => fveGain(after, before.slice(1))).toThrow(RangeError);
   });
 });

@@ -280,7 +280,7 @@ async function decodeStep(
   for (const window of windows) {
     const mask = new Uint16Array(active.length * used).fill(F16_MINUS_INFINITY);
     positions.forEach((position, row) => {
-      const from = 0;
+      const from = window === null ? 0 : Math.max(0, position - window + 1);
       mask.fill(0, row * used + from, row * used + position + 1);
     });
     inputs[`mask${window ?? ""}`] = mask;
@@ -305,7 +305,7 @@ async function take(
       since = 0;
       await setImmediate();
     }
-    const uniform = uniformAt(sequence.seed, sequence.tokens.length);
+    const uniform = uniformAt(sequence.seed + active.length, sequence.tokens.length);
     const { token, logProb, entropy } = chooseToken(rows, rowOf[i] as number, uniform, options);
     sequence.tokens.push(token);
     sequence.logProbs.push(logProb);
