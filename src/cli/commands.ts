@@ -1,6 +1,7 @@
 // The table of commands, in the order in which `nla --help` lists them. A new command is a file beside this one and a line here.
 import { createRequire } from "node:module";
 import { describeEngine } from "../engine/index.js";
+import { benchCommand } from "./bench.js";
 import { dataCommand } from "./data.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
@@ -24,5 +25,6 @@ export const COMMANDS: readonly CommandEntry[] = [
   evalCommand,
   dataCommand,
   forwardCommand,
+  benchCommand(),
   doctorCommand({ version, describeEngine }),
 ];

@@ -305,7 +305,7 @@ async function take(
       since = 0;
       await setImmediate();
     }
-    const uniform = uniformAt(sequence.seed + active.length, sequence.tokens.length);
+    const uniform = uniformAt(sequence.seed, sequence.tokens.length);
     const { token, logProb, entropy } = chooseToken(rows, rowOf[i] as number, uniform, options);
     sequence.tokens.push(token);
     sequence.logProbs.push(logProb);

@@ -159,6 +159,9 @@ export function parseConfig(text: string, source: ConfigSource = {}): TrainConfi
       if (from !== undefined) return `--set ${from}: ${name}`;
     }
     const line = lineOf(document, lines, keys);
+    // A section that only overrides made.
+    const [, inside] = [...set].find(([key]) => line === null && key.startsWith(`${name}.`)) ?? [];
+    if (inside !== undefined) return `--set ${inside}: ${name}`;
     return `${file}${line === null ? "" : `, line ${line}`}${name === "" ? "" : `: ${name}`}`;
   };
   let value: unknown;

@@ -223,6 +223,29 @@ describe("runGrpo", () => {
     expect(column(rows, "reward_std")[0]).toBeGreaterThan(1);
   });
 
+  it("takes the next activations at each step, and samples anew", async () => {
+    await using folder = await temporaryFolder();
+    const asked: number[][] = [];
+    const source = inMemory(tiny.rows.slice(0, 8));
+    // Every activation is the first one, and neither model moves: what differs from step to step is the draw.
+    const rows: Vectors = {
+      rowCount: 8,
+      rows(indices) {
+        asked.push([...indices]);
+        return source.rows(indices.map(() => 0));
+      },
+    };
+    const rl = { steps: 4, prompts: 3, lr_verbalizer: 1e-12, lr_reconstructor: 1e-12 };
+    const found = await reinforce(folder.path, { rl, rows });
+    expect(asked).toEqual([
+      [0, 1, 2],
+      [3, 4, 5],
+      [6, 7, 0],
+      [1, 2, 3],
+    ]);
+    expect(new Set(column(found.rows, "entropy")).size).toBe(4);
+  });
+
   it("leaves out groups of equal rewards, or trains them on KL alone", async () => {
     // An untrained verbalizer does not end after one token: every explanation fails, and every group is equal.
     const rl = { steps: 2, max_new_tokens: 1 };

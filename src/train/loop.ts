@@ -94,7 +94,8 @@ export async function runLoop(loop: TrainingLoop, from: number, outputs: LoopOut
     live.end("done");
   } catch (thrown) {
     live.end("stopped");
-    if (signal?.aborted && done > saved) await checkpoint();
+    // Only what was stopped between steps is whole: a fault on the way down may have come in the middle of one.
+    if (signal?.aborted && thrown === signal.reason && done > saved) await checkpoint();
     throw thrown;
   }
 }
