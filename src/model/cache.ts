@@ -3,7 +3,7 @@
 import { setImmediate } from "node:timers/promises";
 import { Arena, Graph } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
-import type { DecoderConfig } from "./config.js";
+import type { DecoderConfig } from "./decoder-config.js";
 import type { Decoder } from "./decoder.js";
 
 const BYTES = 4; // f32: exact, and on CPUs faster than f16

@@ -9,7 +9,7 @@ import type { ModelWeights, StoredDtype, TensorToWrite } from "../data/safetenso
 import { formatShape } from "../tensor/index.js";
 import type { Device } from "../tensor/index.js";
 import { loadConfig } from "./config.js";
-import type { DecoderConfig } from "./config.js";
+import type { DecoderConfig } from "./decoder-config.js";
 import { Decoder } from "./decoder.js";
 import { EMBEDDING, HEAD, parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";

@@ -2,7 +2,7 @@
 import { Arena, Device, sizeOf } from "../tensor/index.js";
 import type { Shape, Tensor } from "../tensor/index.js";
 import { f32ToBf16 } from "../data/floats.js";
-import type { DecoderConfig } from "./config.js";
+import type { DecoderConfig } from "./decoder-config.js";
 import type { Weights } from "./forward.js";
 import { parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";

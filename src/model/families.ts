@@ -1,7 +1,7 @@
 // The table of model families: how each spells its settings in config.json, and what it means where it says nothing. A
 // family is one entry here and one folder of golden values; nothing else in nlakit knows its name.
 import { NlaError } from "../error.js";
-import type { DecoderConfig } from "./config.js";
+import type { DecoderConfig } from "./decoder-config.js";
 import { configError, ConfigReader } from "./config-reader.js";
 import type { Json } from "./config-reader.js";
 import { ropeOf } from "./rope-config.js";

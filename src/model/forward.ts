@@ -2,7 +2,7 @@
 // the config; it stops after any block and hands out the residual stream after any of them.
 import { Graph, ops } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
-import type { DecoderConfig, RopeConfig } from "./config.js";
+import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
 import { blockName, EMBEDDING, FINAL_NORM } from "./parameters.js";
 import { ropeMagnitude } from "./rope-scaling.js";
 

@@ -6,7 +6,7 @@ export type { BenchOptions, BenchReport } from "./bench.js";
 export { copyModelFolder, loadDecoder, saveDecoder, storedTensor } from "./checkpoint.js";
 export type { SaveOptions } from "./checkpoint.js";
 export { loadConfig, parseConfig, truncateConfig } from "./config.js";
-export type { DecoderConfig, RopeConfig, RopeScaling } from "./config.js";
+export type { DecoderConfig, RopeConfig, RopeScaling } from "./decoder-config.js";
 export { Decoder, randomParameters } from "./decoder.js";
 export type { ParameterSource } from "./decoder.js";
 export { finalNorm, forward } from "./forward.js";

@@ -1,6 +1,6 @@
 // The parameters of a decoder: their Hugging Face names and shapes, in the order of such a file.
 import type { Shape } from "../tensor/index.js";
-import type { DecoderConfig } from "./config.js";
+import type { DecoderConfig } from "./decoder-config.js";
 
 /** Name of the embedding matrix [vocabulary, dim]. */
 export const EMBEDDING = "model.embed_tokens.weight";

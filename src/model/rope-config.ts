@@ -1,6 +1,6 @@
 // Rotary settings of a config.json: transformers 4 writes `rope_theta` and `rope_scaling`, transformers 5 both inside
 // `rope_parameters`, by kind of layer where a model has two. Scalings that are not listed here are refused by name.
-import type { RopeConfig, RopeScaling } from "./config.js";
+import type { RopeConfig, RopeScaling } from "./decoder-config.js";
 import { configError, ConfigReader } from "./config-reader.js";
 import type { Json } from "./config-reader.js";
 

@@ -1,5 +1,5 @@
 // The frequencies of rotary embedding under scaling, as divisors of the unscaled ones, and the factor on cos and sin.
-import type { RopeConfig, RopeScaling } from "./config.js";
+import type { RopeConfig, RopeScaling } from "./decoder-config.js";
 
 /**
  * Divisor of each pair's frequency, [headDim / 2]; null where nothing is scaled.

@@ -2,7 +2,7 @@
 // take microseconds a second thread gains little on a quiet machine and costs a factor of ten on a busy one.
 import { availableParallelism } from "node:os";
 import { parameterCount } from "./parameters.js";
-import type { DecoderConfig } from "./config.js";
+import type { DecoderConfig } from "./decoder-config.js";
 
 // Measured: docs/performance.md, "Threads".
 const SMALL = 2_000_000;
