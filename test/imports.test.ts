@@ -39,7 +39,9 @@ function importsOf(folder: string): Import[] {
     });
 }
 
-const folders = readdirSync(SOURCE, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
+const folders = readdirSync(SOURCE, { withFileTypes: true }).flatMap((entry) =>
+  entry.isDirectory() ? [entry.name] : [],
+);
 const all = folders.flatMap(importsOf);
 
 describe("imports", () => {
@@ -73,7 +75,10 @@ describe("imports", () => {
   test("no file is over 600 lines", () => {
     const long = readdirSync(path.resolve(SOURCE, ".."), { recursive: true, encoding: "utf8" })
       .filter((name) => /^(src|test|bench|examples)\/.*\.(ts|mjs)$/.test(name))
-      .map((name) => ({ name, lines: readFileSync(path.resolve(SOURCE, "..", name), "utf8").split("\n").length }))
+      .map((name) => ({
+        name,
+        lines: readFileSync(path.resolve(SOURCE, "..", name), "utf8").split("\n").length,
+      }))
       .filter(({ lines }) => lines > 601);
     expect(long).toEqual([]);
   });

@@ -176,7 +176,8 @@ export function openProgress(options: ProgressOptions): Progress {
         if (marks.length > WINDOW + 1) marks.shift();
         if (json) emit(object("step"));
         else if (live && clock() - shownAt >= LIVE_MS) draw(false);
-        else if (!live && report.step < (total ?? Infinity) && clock() - plainAt >= plainEvery * 1_000) plain(false);
+        else if (!live && report.step < (total ?? Infinity) && clock() - plainAt >= plainEvery * 1_000)
+          plain(false);
       },
       end: (outcome = "done") => {
         if (over) return;
