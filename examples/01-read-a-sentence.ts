@@ -5,7 +5,7 @@ import { Device, loadNla, loadTarget, read } from "nlakit";
 
 const [run = "runs/quickstart", text = "The king is dead."] = process.argv.slice(2);
 
-using device = Device.open();
+using device = Device.open({ threads: 1 }); // the fastest for a model this small
 using target = await loadTarget("aidreams260K", device);
 using nla = await loadNla(run, device);
 const { tokens } = await read(target, nla, text);

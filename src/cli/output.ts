@@ -64,6 +64,9 @@ const PATH_ERRORS: Readonly<Record<string, string>> = {
   EFBIG: "a file within the size limit",
 };
 
+// Files are written beside their place under such a name (data/files.ts), which says nothing to the user.
+const TEMPORARY_NAME = /\.([^/\\]+)\.nla-new\.\d+\.[0-9a-f]+/g;
+
 /** An error of the system about a path as one of ours; anything else as it is. */
 function named(thrown: unknown): unknown {
   if (!(thrown instanceof Error) || thrown instanceof NlaError) return thrown;
@@ -72,8 +75,8 @@ function named(thrown: unknown): unknown {
   if (wanted === undefined || path === undefined) return thrown;
   return new NlaError({
     code: `system.${code.toLowerCase()}`,
-    subject: path,
-    found: thrown.message,
+    subject: path.replaceAll(TEMPORARY_NAME, "$1"),
+    found: thrown.message.replaceAll(TEMPORARY_NAME, "$1"),
     wanted,
     next: "Check the path, its permissions and the free space, then run the command again.",
     cause: thrown,

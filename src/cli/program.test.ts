@@ -1,5 +1,7 @@
 // The command line from arguments to exit code: help, usage errors, named and unexpected errors, --json, Ctrl-C.
+import path from "node:path";
 import { describe, expect, it } from "vitest";
+import { writeFileAtomic } from "../data/files.js";
 import { NlaError } from "../error.js";
 import { UsageError } from "./output.js";
 import { runCli, wholeNumber } from "./program.js";
@@ -191,6 +193,9 @@ async function failing(): Promise<void> {
 async function broken(): Promise<number> {
   return (undefined as unknown as { x: { y: number } }).x.y;
 }
+async function outOfReach(): Promise<void> {
+  await writeFileAtomic(path.join(import.meta.dirname, "program.ts", "out.safetensors"), "x");
+}
 async function misused(): Promise<void> {
   throw new UsageError({ code: "cli.positions", subject: "--positions", found: "x", wanted: "y", next: "z" });
 }
@@ -230,6 +235,18 @@ describe("an error", () => {
       found: expect.stringContaining("undefined"),
       stack: expect.any(String),
     });
+  });
+
+  it("of the system about a path is the user's to mend, and names no temporary file", async () => {
+    const { code, out } = await nla(["read", "a", "--json"], outOfReach);
+    const { error } = JSON.parse(out) as { error: Record<string, string> };
+    expect({ code, keys: Object.keys(error) }).toEqual({
+      code: 1,
+      keys: ["code", "subject", "found", "wanted", "next"],
+    });
+    expect(error.code).toMatch(/^system\.e(notdir|noent)$/); // the second on Windows
+    expect(error.subject).toMatch(/program\.ts[/\\]out\.safetensors$/);
+    expect(error.found).not.toContain("nla-new");
   });
 
   it("from an option's parser keeps its exit code", async () => {

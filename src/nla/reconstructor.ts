@@ -80,7 +80,7 @@ export class Reconstructor implements Disposable {
     const ids = this.tokenizer.encode(fillTemplate(templates.reconstructor, text), {
       addSpecialTokens: true,
     });
-    return ids.length <= this.model.config.contextLength && promptEndsWith(ids, suffixIds);
+    return ids.length > 0 && ids.length <= this.model.config.contextLength && promptEndsWith(ids, suffixIds);
   }
 
   /** Appends the predictions of a batch to a graph: the map of the state at each row's last token, [rows, dim]. */

@@ -1,10 +1,11 @@
 // How a new pair starts: both from the target. The verbalizer is a copy of it, with a row more in the embedding where the
 // vocabulary has no marker; the reconstructor is its first K + 1 blocks.
 import { EMBEDDING, HEAD, truncateConfig } from "../model/index.js";
-import type { Decoder } from "../model/index.js";
+import type { Decoder, DecoderConfig } from "../model/index.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import type { Contract } from "./contract.js";
 import { Reconstructor } from "./reconstructor.js";
+import { responseEndIds } from "./response-end.js";
 import { Verbalizer } from "./verbalizer.js";
 
 // Enclosed CJK letters and CJK compatibility: rare in text, and one token each in the large vocabularies. The first that is
@@ -36,8 +37,8 @@ export function chooseMarker(tokenizer: Tokenizer): MarkerChoice {
  * the marker starts as nothing in particular.
  */
 export function startVerbalizer(target: Decoder, tokenizer: Tokenizer, contract: Contract): Verbalizer {
-  const { config } = target;
-  if (tokenizer.size <= config.vocabulary) return new Verbalizer(target.copy(), tokenizer, contract);
+  const config = endingResponses(target.config, tokenizer);
+  if (tokenizer.size <= config.vocabulary) return new Verbalizer(target.copy(config), tokenizer, contract);
   const json = { ...config.json, vocab_size: tokenizer.size };
   const wider = { ...config, vocabulary: tokenizer.size, json };
   const model = target.copy(wider, target.parts, (name, shape) => {
@@ -45,6 +46,14 @@ export function startVerbalizer(target: Decoder, tokenizer: Tokenizer, contract:
     return withMeanRows(target.get(name).readF32(), shape as [number, number]);
   });
   return new Verbalizer(model, tokenizer, contract);
+}
+
+// A base model's EOS ends documents, not turns: without this its explanations would all run into their cap.
+function endingResponses(config: DecoderConfig, tokenizer: Tokenizer): DecoderConfig {
+  const [end] = responseEndIds(tokenizer) as [number, ...number[]];
+  if (config.eosIds.includes(end)) return config;
+  const eosIds = [...config.eosIds, end];
+  return { ...config, eosIds, json: { ...config.json, eos_token_id: eosIds } };
 }
 
 /** The reconstructor that training starts from, with the identity as its value head. */

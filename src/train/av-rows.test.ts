@@ -9,7 +9,8 @@ import { NlaError } from "../error.js";
 import { promptIds } from "../nla/contract.js";
 import { INJECTION_PLACEHOLDER, parseTemplate } from "../nla/template.js";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.js";
-import { responseEndIds, verbalizerRow, type LossMaskType } from "./av-rows.js";
+import { responseEndIds } from "../nla/response-end.js";
+import { verbalizerRow, type LossMaskType } from "./av-rows.js";
 
 const file = sharedPath("golden/nla/train/av_sft_rows.json");
 const actors = sharedPath("golden/nla/actor");

@@ -191,8 +191,8 @@ export const configSchema = z
         "mse: minus the error of the normalised reconstruction, -2(1-cos). log_mse: minus its logarithm.",
       ),
       failed_penalty: key(
-        z.number().default(-2),
-        "Reward of an explanation that cannot be extracted or was cut off.",
+        z.number().nullable().default(null),
+        "Reward of an explanation that cannot be extracted or was cut off. null: that of an orthogonal reconstruction, -2 or -ln 2.",
         "reward",
       ),
       drop_zero_variance: key(

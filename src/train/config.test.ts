@@ -46,7 +46,7 @@ describe("a config that states little", () => {
       group: 8,
       kl_coef: 0.01,
       clip_range: 0.2,
-      failed_penalty: -2,
+      failed_penalty: null,
     });
     expect(config.positions).toEqual({ per_document: 10, min_position: 50, max_length: 2048, seed: 42 });
     expect(config.injection).toEqual({ kind: "replace", scale: "p75" });

@@ -6,7 +6,7 @@ import { loadVerbalizer } from "../nla/pair-files.js";
 import { extractExplanation } from "../nla/explanation.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
 import { Device } from "../tensor/index.js";
-import { responseEndIds } from "./av-rows.js";
+import { responseEndIds } from "../nla/response-end.js";
 import { responseEncoder } from "./label-response.js";
 import { openTinyTraining } from "./testing/tiny-training.js";
 import type { TinyPair, TinyTraining } from "./testing/tiny-training.js";

@@ -3,7 +3,7 @@
 import { NlaError } from "../error.js";
 import { wrapExplanation } from "../nla/explanation.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
-import { responseEndIds } from "./av-rows.js";
+import { responseEndIds } from "../nla/response-end.js";
 
 /**
  * Turns a label into token ids, its end included. A label that is too long loses words from its end, and keeps tags and end:

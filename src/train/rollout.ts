@@ -5,7 +5,7 @@ import { fve as fveOf, reconstructionScores } from "../nla/fidelity.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
 import type { Explanation, Verbalizer } from "../nla/verbalizer.js";
 import type { TrainConfig } from "./config-schema.js";
-import { isFailed, rewardOf } from "./reward.js";
+import { FAILURE_REWARD, isFailed, rewardOf } from "./reward.js";
 import type { RewardOptions } from "./reward.js";
 
 /** One sampled explanation with what became of it. */
@@ -27,7 +27,8 @@ const REWARD_BATCH = 256;
 
 /** The reward's settings in the terms of reward.ts. */
 export function rewardOptions({ reward, failed_penalty }: RewardSettings): Required<RewardOptions> {
-  return { kind: reward === "mse" ? "-mse" : "-log-mse", failureReward: failed_penalty };
+  const kind = reward === "mse" ? "-mse" : "-log-mse";
+  return { kind, failureReward: failed_penalty ?? FAILURE_REWARD[kind] };
 }
 
 /**

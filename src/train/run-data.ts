@@ -1,5 +1,6 @@
 // The data stages of a run, from its corpus to shuffled training sets, and the sets as the training loops read them.
 import type { FveBaselines } from "../nla/fidelity.js";
+import { rowsOfOtherDocuments } from "../evaluate/other-documents.js";
 import { makeContract } from "../nla/contract.js";
 import { buildTrainingSet } from "../pipeline/build.js";
 import { extractActivations } from "../pipeline/extract.js";
@@ -167,12 +168,22 @@ export async function openVectors(
   };
 }
 
-/** The held-out rows that training is measured on: spread evenly over the set, the same every time. */
+/**
+ * The held-out rows that training is measured on: spread evenly over the set, the same every time.
+ *
+ * @throws NlaError `evaluate.documents` for fewer than two documents
+ */
 export async function openHeldOut(context: RunContext): Promise<HeldOutRow[]> {
   using rows = await open(context, "eval");
   const count = Math.min(context.config.log.eval_rows, rows.rowCount);
   const indices = Array.from({ length: count }, (_, i) => Math.floor((i * rows.rowCount) / count));
-  return (await rows.rows(indices)).map(({ vector, docId, position, text, label }) => {
+  const heldOut = (await rows.rows(indices)).map(({ vector, docId, position, text, label }) => {
     return { vector, docId, position, text, label };
   });
+  // Throws where there is no other document to take, which every evaluation would: before the training and not after it.
+  rowsOfOtherDocuments(
+    heldOut.map(({ docId }) => docId),
+    { seed: 0 },
+  );
+  return heldOut;
 }

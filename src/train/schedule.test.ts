@@ -1,6 +1,6 @@
 // Learning rates at their turning points, and refusals.
 import { describe, expect, it } from "vitest";
-import { learningRateAt, type Schedule } from "./schedule.js";
+import { learningRateAt, stageRate, type Schedule } from "./schedule.js";
 
 describe("learning rate", () => {
   it("rises linearly from the first update on, then stays", () => {
@@ -34,5 +34,21 @@ describe("learning rate", () => {
     expect(() => learningRateAt(9, { shape: "linear", peak: 1, warmupSteps: 5, totalSteps: 5 })).toThrow(
       /totalSteps: found 5/,
     );
+  });
+});
+
+function rates(steps: number, warmup: number): number[] {
+  const stage = { schedule: "linear", warmup, steps } as const;
+  return Array.from({ length: steps }, (_, step) => stageRate(step, stage, 8));
+}
+
+describe("stageRate", () => {
+  it("rises over the warm-up and falls to the stage's end", () => {
+    expect(rates(6, 2)).toEqual([4, 8, 8, 6, 4, 2]);
+  });
+
+  it("reaches its peak also in a stage shorter than the warm-up", () => {
+    expect(rates(3, 20)).toEqual([4, 8, 8]);
+    expect(rates(1, 20)).toEqual([8]);
   });
 });

@@ -69,6 +69,11 @@ export const corpora: readonly Fault[] = [
     async (shop) => shop.extract(await shop.files.file("field.jsonl", '{"txt": "a"}\n')),
     { code: "corpus.field", subject: /line 1/, found: /"txt"/, wanted: /"text"/ },
   ],
+  [
+    "of which one document is held out",
+    (shop) => shop.train("corpus.length=8"),
+    { code: "evaluate.documents", found: /one document/, wanted: /two documents/, next: /splits\.eval/ },
+  ],
 ];
 
 export const texts: readonly Fault[] = [
