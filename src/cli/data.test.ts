@@ -140,7 +140,7 @@ describe("mistakes", () => {
     ["a cut that is none", [...extractArgs("a.txt", "b"), "--cut", "words"], /--cut/, 2],
     ["a set that is none", ["build", "a", "--set", "test", "--out", "b"], /av_sft/, 2],
     ["no prompts", ["build", "a", "--set", "rl", "--out", at("b")], /--pair, or --model/, 2],
-    ["a missing file", ["show", "absent.parquet"], /sidecar/, 1],
+    ["a missing file", ["show", "absent.parquet"], /wanted  a readable Parquet file/, 1],
   ])("%s", async (_, args, message, code) => {
     const ended = await nla(...args);
     expect(ended.err).toMatch(message);

@@ -230,8 +230,8 @@ export async function openRunFolder(
 
 /** Whether a run has left anything besides its config: a config with a mistake in it may be corrected and started again. */
 async function hasBegun(root: string): Promise<boolean> {
-  const ours: readonly string[] = [RUN_LAYOUT.config, RUN_LAYOUT.lock];
-  return (await readdir(root)).some((name) => !ours.includes(name) && !name.startsWith("."));
+  const ours = new Set<string>([RUN_LAYOUT.config, RUN_LAYOUT.lock]);
+  return (await readdir(root)).some((name) => !ours.has(name) && !name.startsWith("."));
 }
 
 async function refuseForeignFolder(root: string): Promise<void> {

@@ -37,6 +37,8 @@ async function write(folder: string): Promise<void> {
 const save = (step: number, keep?: number) =>
   saveCheckpoint(place(), state(step), write, keep === undefined ? {} : { keep });
 
+const everyTwentieth = (step: number) => step % 20 === 0;
+
 async function rejection(promise: Promise<unknown>): Promise<NlaError> {
   return promise.then(
     () => Promise.reject(new Error("nothing was thrown")),
@@ -67,12 +69,12 @@ describe("checkpoints", () => {
   });
 
   it("of a step at which only a stopped run saves go when there is a newer one", async () => {
-    const scheduled = (step: number) => step % 20 === 0;
+    const retention = { keep: 2, scheduled: everyTwentieth };
     for (const step of [20, 40, 47]) {
-      await saveCheckpoint(place(), state(step), write, { keep: 2, scheduled });
+      await saveCheckpoint(place(), state(step), write, retention);
     }
     expect(await checkpointSteps(place())).toEqual([20, 40, 47]);
-    await saveCheckpoint(place(), state(60), write, { keep: 2, scheduled });
+    await saveCheckpoint(place(), state(60), write, retention);
     expect(await checkpointSteps(place())).toEqual([40, 60]);
   });
 

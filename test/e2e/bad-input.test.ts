@@ -119,11 +119,10 @@ describe("a full disk", () => {
 
   describe.skipIf(smallDisk !== null)("of 900 kB", () => {
     let disk: string;
-    const size = (kilobytes: number) => `size=${kilobytes}k`;
     beforeAll(async () => {
       disk = path.join(shop.nla.folder, "disk");
       await mkdir(disk);
-      execFileSync("mount", ["-t", "tmpfs", "-o", size(900), "tmpfs", disk]);
+      execFileSync("mount", ["-t", "tmpfs", "-o", "size=900k", "tmpfs", disk]);
     });
     afterAll(() => void execFileSync("umount", [disk]));
 
@@ -174,7 +173,7 @@ describe("a full disk", () => {
           { name: "shuffle" },
         ],
       });
-      execFileSync("mount", ["-o", `remount,${size(60_000)}`, disk]);
+      execFileSync("mount", ["-o", "remount,size=60000k", disk]);
       expect(await shop.nla.run(args)).toMatchObject({ code: 0 });
       expect(await sha256(path.join(run, "data/base.parquet"))).toBe(kept);
       const elsewhere = path.join(shop.nla.folder, "roomy");

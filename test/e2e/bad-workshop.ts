@@ -14,8 +14,10 @@ export type Fault = readonly [
   error: ErrorShape,
 ];
 
-/** See above; `fresh` is a run folder that does not exist. */
+/** See above. */
 export class Workshop implements AsyncDisposable {
+  #fresh = 0; // run folders named so far
+
   private constructor(
     readonly nla: BuiltCommand,
     readonly files: BadFiles,
@@ -94,8 +96,9 @@ export class Workshop implements AsyncDisposable {
     return this.explain(await this.files.folder(name, edit, this.run));
   }
 
+  /** `nla train` in a run folder that does not exist. */
   train(...set: string[]): string[] {
-    const fresh = path.join(this.nla.folder, "fresh");
+    const fresh = path.join(this.nla.folder, `fresh-${this.#fresh++}`);
     return ["train", this.config, "--run", fresh, ...set.flatMap((each) => ["--set", each])];
   }
 }
