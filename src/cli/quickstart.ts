@@ -3,7 +3,7 @@
 import path from "node:path";
 import { explainCommand } from "./explain.js";
 import type { CommandEntry } from "./program.js";
-import { runDirectory, trainFrom } from "./train.js";
+import { runDirectory, shellWord, trainFrom } from "./train.js";
 
 // Two folders up from src/cli and from dist/cli alike.
 const CONFIG = path.resolve(import.meta.dirname, "../../configs/quickstart.yaml");
@@ -27,7 +27,11 @@ export const quickstartCommand: CommandEntry = {
   jsonHelp: "the reading as `nla explain --json` prints it",
   action: async ([text], options, context) => {
     const run = options.run ?? runDirectory(CONFIG, undefined);
-    const directory = await trainFrom(CONFIG, { run, set: [], command: "npm start" }, context);
+    const given = [text as string | undefined, ...(options.run ? ["--run", options.run as string] : [])];
+    const words = ["nla", "quickstart", ...given.filter((each) => each !== undefined)];
+    const byNpm = context.env["npm_lifecycle_event"] === "start" && words.length === 2;
+    const command = byNpm ? "npm start" : words.map(shellWord).join(" ");
+    const directory = await trainFrom(CONFIG, { run, set: [], command }, context);
     const flags = { nla: directory, temperature: 0, maxNewTokens: 200, seed: 0 };
     await explainCommand.action?.([(text as string | undefined) ?? SENTENCE], flags, context);
   },
