@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { openSafetensors } from "../data/safetensors.js";
 import { runNla } from "./testing/run-nla.js";
 
@@ -32,7 +32,7 @@ async function tensorsOf(
   }
 }
 
-describe.skipIf(golden === null)("nla forward", () => {
+describeWith(golden, "nla forward", () => {
   it("writes what the golden file has, packed and named as there, to 1e-5", async () => {
     const { sequences } = JSON.parse(await readFile(path.join(golden as string, "golden.json"), "utf8")) as {
       sequences: number[][];

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./floats.js";
 
 const everyPattern = Uint16Array.from({ length: 65536 }, (_, i) => i);
@@ -119,7 +119,7 @@ interface WireCase {
   readonly read_back: { readonly b64: string };
 }
 
-describe.skipIf(golden === null)("the reference's bf16 bytes", () => {
+describeWith(golden, "the reference's bf16 bytes", () => {
   it("are ours, both ways, in every case", () => {
     const cases = JSON.parse(readFileSync(golden as string, "utf8")) as WireCase[];
     expect(cases.length).toBeGreaterThan(5);

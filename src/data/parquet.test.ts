@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { sqlText, withDuck } from "./duckdb.js";
 import { type ChunkOptions, type ParquetChunk, openParquet } from "./parquet.js";
 
@@ -82,7 +82,7 @@ function arrowName(type: unknown): string {
 
 const documents = sharedPath("golden/nla/pipeline/documents.json");
 
-describe.skipIf(documents === null)("the golden base file", () => {
+describeWith(documents, "the golden base file", () => {
   it("holds each document's positions in the order drawn", async () => {
     const drawn = JSON.parse(readFileSync(documents as string, "utf8")) as {
       doc_id: string;

@@ -1,13 +1,13 @@
 // Drawn positions against the reference's, by (seed, document id) and at the edges.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { drawPositions } from "./positions.js";
 
 const file = sharedPath("golden/nla/rng/positions.json");
 const none: ReadonlySet<number> = new Set();
 
-describe.skipIf(file === null)("drawPositions equals the reference", () => {
+describeWith(file, "drawPositions equals the reference", () => {
   it("for every golden document, with and without special ids", () => {
     type Row = [number, string, number, number, number[], number[]];
     const { documents } = JSON.parse(readFileSync(file as string, "utf8")) as { documents: { rows: Row[] } };

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import { keyedRandom, PythonRandom, type PythonSeed } from "./python-random.js";
 
@@ -48,7 +48,7 @@ function sha256(text: string): Uint8Array {
   return createHash("sha256").update(text, "utf8").digest();
 }
 
-describe.skipIf(folder === null)("PythonRandom equals CPython", () => {
+describeWith(folder, "PythonRandom equals CPython", () => {
   it("seeds from integers, bytes and text", () => {
     const { rows } = golden<{ rows: SeedRow[] }>("seeds.json");
     expect(rows.length).toBe(34);

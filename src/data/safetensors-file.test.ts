@@ -17,7 +17,7 @@ const scratch = mkdtempSync(path.join(tmpdir(), "nla-safetensors-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 const bundled = path.resolve(import.meta.dirname, "../../assets/aidreams260K/model.safetensors");
-const golden = sharedPath("golden/models");
+const golden = sharedPath("golden/models/llama3-gqa") && sharedPath("golden/models");
 const realFiles = [
   bundled,
   ...(golden === null

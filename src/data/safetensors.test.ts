@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { type TensorToWrite, openWeights, saveWeights, writeSafetensors } from "./safetensors.js";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "nla-shards-"));
@@ -29,7 +29,7 @@ async function tensorsOf(directory: string): Promise<TensorToWrite[]> {
   return tensors;
 }
 
-describe.skipIf(sharded === null)("llama3-gqa in three shards", () => {
+describeWith(sharded, "llama3-gqa in three shards", () => {
   it("has every tensor that its index lists, from the right shard", async () => {
     const weights = await openWeights(sharded as string);
     const index = JSON.parse(
@@ -94,7 +94,7 @@ describe.skipIf(sharded === null)("llama3-gqa in three shards", () => {
   });
 });
 
-describe.skipIf(both === null)("a folder with a single file and an index", () => {
+describeWith(both, "a folder with a single file and an index", () => {
   it("is the single file", async () => {
     const weights = await openWeights(both as string);
     expect(path.basename(weights.path)).toBe("model.safetensors");

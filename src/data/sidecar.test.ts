@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import {
   type DatasetSidecar,
@@ -26,7 +26,7 @@ import {
 const scratch = mkdtempSync(path.join(tmpdir(), "nla-sidecar-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
-const golden = sharedPath("golden/nla");
+const golden = sharedPath("golden/nla/pipeline") && sharedPath("golden/nla"); // the whole set, not the part in fixtures
 const sidecars = sharedPath("golden/nla/sidecars");
 
 type Outcome = { readonly ok: unknown } | { readonly error: { readonly message: string } };
@@ -219,7 +219,7 @@ function attempt(file: string): Sidecar | NlaError {
   }
 }
 
-describe.skipIf(sidecars === null)("the layer index", () => {
+describeWith(sidecars, "the layer index", () => {
   it.each([
     ["model-v2-critic-sl.yaml", 2, 0],
     ["released-ar.yaml", 2, 0],
@@ -242,7 +242,7 @@ describe.skipIf(sidecars === null)("the layer index", () => {
   });
 });
 
-describe.skipIf(sidecars === null)("unknown keys", () => {
+describeWith(sidecars, "unknown keys", () => {
   it.each([
     ["unknown-keys-inside-a-model.yaml", ["extraction.layer", "tokens.more"]],
     ["broken-dataset-extraction-unknown-key.yaml", 1],
@@ -269,7 +269,7 @@ function goldenSidecars(): string[] {
   );
 }
 
-describe.skipIf(golden === null)("sidecars that the reference wrote", () => {
+describeWith(golden, "sidecars that the reference wrote", () => {
   const written = goldenSidecars();
   const released = ["released-av.yaml", "released-ar.yaml", "dataset-v1-rl.yaml", "model-v2-critic-rl.yaml"];
 
@@ -426,7 +426,7 @@ interface PathCase {
   readonly dataset_sidecar_path: { readonly ok: string };
 }
 
-describe.skipIf(sidecars === null)("where a sidecar lies", () => {
+describeWith(sidecars, "where a sidecar lies", () => {
   const read = <T>(name: string): T =>
     JSON.parse(readFileSync(path.join(sidecars as string, name), "utf8")) as T;
   const pathCases = sidecars === null ? [] : read<PathCase[]>("paths.json");

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import {
   activationShuffledDatasetId,
   baseDatasetId,
@@ -34,7 +34,7 @@ interface SplitRow {
   rl: string[];
 }
 
-describe.skipIf(folder === null)("splits equal the reference", () => {
+describeWith(folder, "splits equal the reference", () => {
   it("stage by stage, in order", () => {
     const { splits } = golden<{ splits: SplitRow[] }>("shuffles.json");
     expect(splits.length).toBe(25);
@@ -80,7 +80,7 @@ function expected(): { dataset_ids: Record<string, string>; split_doc_ids: Recor
   return JSON.parse(readFileSync(pipeline as string, "utf8"));
 }
 
-describe.skipIf(pipeline === null)("the golden pipeline", () => {
+describeWith(pipeline, "the golden pipeline", () => {
   it("puts each document with rows where the reference put it", () => {
     const listed = expected().split_doc_ids;
     const ids = Object.values(listed).flat(); // documents too short for a position gave no row and are not split

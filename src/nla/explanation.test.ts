@@ -1,7 +1,7 @@
 // Extraction and wrapping of explanations against the reference, and the plain format.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { explanationToShow, extractExplanation, wrapExplanation } from "./explanation.js";
 
 const file = sharedPath("golden/nla/train/extraction.json");
@@ -11,7 +11,7 @@ interface Golden {
   wrapped: { text: string; wrapped: string; back: string }[];
 }
 
-describe.skipIf(file === null)("explanations equal the reference's", () => {
+describeWith(file, "explanations equal the reference's", () => {
   const golden = JSON.parse(readFileSync(file as string, "utf8")) as Golden;
 
   it("covers all responses", () => expect(golden.rows.length).toBe(44));

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import {
   BaselineAccumulator,
@@ -25,7 +25,7 @@ interface BaselineCase {
   rawvar: number;
 }
 
-describe.skipIf(baselinesPath === null)("baselines equal the reference's", () => {
+describeWith(baselinesPath, "baselines equal the reference's", () => {
   const { rows } = JSON.parse(readFileSync(baselinesPath as string, "utf8")) as { rows: BaselineCase[] };
 
   it("covers all sets", () => expect(rows.length).toBe(18));

@@ -5,7 +5,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import { run } from "../model/index.js";
 import { Device } from "../tensor/index.js";
@@ -242,79 +242,73 @@ async function load(name: string, role: "av" | "ar"): Promise<Contract> {
 
 // Each golden sidecar that the reference's readers take but whose start of training, or nobody, refuses: put beside the very
 // checkpoint that the sound ones belong to.
-describe.skipIf(sidecars === null || actors === null || critics === null)(
-  "a sidecar that contradicts its checkpoint",
-  () => {
-    it.each([
-      ["av", "broken-token-id-drifted", "contract.marker-drift"],
-      ["av", "broken-left-neighbour-drifted", "contract.site"],
-      ["av", "broken-right-neighbour-drifted", "contract.site"],
-      ["av", "broken-char-of-two-tokens", "contract.marker"],
-      ["av", "broken-char-empty", "sidecar.field"],
-      ["av", "broken-template-spaced-marker", "contract.site"],
-      ["av", "broken-template-with-other-neighbours", "contract.site"],
-      ["av", "broken-template-with-two-placeholders", "template.placeholder"],
-      ["av", "broken-template-with-another-placeholder", "template.placeholder"],
-      ["av", "broken-template-without-placeholder", "template.placeholder"],
-      ["av", "broken-template-with-a-stray-brace", "template.brace"],
-      ["av", "broken-suffix-ids-of-another-template", "contract.suffix-drift"],
-      ["av", "broken-d-model-wrong", "contract.width"],
-      ["av", "actor-injection-scale-absent", "contract.incomplete"],
-      ["av", "actor-injection-scale-null", "contract.incomplete"],
-      ["av", "actor-injection-scale-zero", "sidecar.scale"],
-      ["av", "yaml11-scale-nan", "sidecar.scale"],
-      ["av", "yaml11-scale-infinity", "sidecar.scale"],
-      ["av", "model-v2-critic-sl", "nla.role"],
-      ["av", "dataset-v1-av_sft", "sidecar.kind"],
-      // Sound to the reference, which never needs the other half's prompt; a contract is of both.
-      ["av", "critic-template-null", "contract.incomplete"],
-      ["av", "actor-minimal", "contract.incomplete"],
-      ["ar", "model-v2-actor-sl", "nla.role"],
-    ] as const)("%s %s is refused as %s", async (role, name, code) => {
-      const thrown: unknown = await load(name, role).catch((error: unknown) => error);
-      expect(thrown).toBeInstanceOf(NlaError);
-      const { found, wanted, next, ...error } = thrown as NlaError;
-      expect(error.code, `${error.subject}: found ${found}; wanted ${wanted}`).toBe(code);
-      for (const part of [found, wanted, next]) expect(part).not.toBe("");
-    });
+describeWith(sidecars && actors && critics, "a sidecar that contradicts its checkpoint", () => {
+  it.each([
+    ["av", "broken-token-id-drifted", "contract.marker-drift"],
+    ["av", "broken-left-neighbour-drifted", "contract.site"],
+    ["av", "broken-right-neighbour-drifted", "contract.site"],
+    ["av", "broken-char-of-two-tokens", "contract.marker"],
+    ["av", "broken-char-empty", "sidecar.field"],
+    ["av", "broken-template-spaced-marker", "contract.site"],
+    ["av", "broken-template-with-other-neighbours", "contract.site"],
+    ["av", "broken-template-with-two-placeholders", "template.placeholder"],
+    ["av", "broken-template-with-another-placeholder", "template.placeholder"],
+    ["av", "broken-template-without-placeholder", "template.placeholder"],
+    ["av", "broken-template-with-a-stray-brace", "template.brace"],
+    ["av", "broken-suffix-ids-of-another-template", "contract.suffix-drift"],
+    ["av", "broken-d-model-wrong", "contract.width"],
+    ["av", "actor-injection-scale-absent", "contract.incomplete"],
+    ["av", "actor-injection-scale-null", "contract.incomplete"],
+    ["av", "actor-injection-scale-zero", "sidecar.scale"],
+    ["av", "yaml11-scale-nan", "sidecar.scale"],
+    ["av", "yaml11-scale-infinity", "sidecar.scale"],
+    ["av", "model-v2-critic-sl", "nla.role"],
+    ["av", "dataset-v1-av_sft", "sidecar.kind"],
+    // Sound to the reference, which never needs the other half's prompt; a contract is of both.
+    ["av", "critic-template-null", "contract.incomplete"],
+    ["av", "actor-minimal", "contract.incomplete"],
+    ["ar", "model-v2-actor-sl", "nla.role"],
+  ] as const)("%s %s is refused as %s", async (role, name, code) => {
+    const thrown: unknown = await load(name, role).catch((error: unknown) => error);
+    expect(thrown).toBeInstanceOf(NlaError);
+    const { found, wanted, next, ...error } = thrown as NlaError;
+    expect(error.code, `${error.subject}: found ${found}; wanted ${wanted}`).toBe(code);
+    for (const part of [found, wanted, next]) expect(part).not.toBe("");
+  });
 
-    it.each([
-      ["av", "model-v2-actor-sl"],
-      ["av", "model-v2-actor-rl"],
-      ["av", "released-av"],
-      ["av", "actor-injection-scale-raw"],
-      ["av", "actor-injection-scale-sqrt"],
-      ["av", "av-and-actor-both"],
-      ["av", "crlf"],
-      ["ar", "model-v2-critic-sl"],
-      ["ar", "model-v2-critic-rl"],
-      ["ar", "released-ar"],
-      ["ar", "released-ar-as-documented"],
-      ["ar", "released-ar-only-top-level-layer"],
-      ["ar", "critic-mse-scale-null"],
-    ] as const)("%s %s is taken", async (role, name) => {
-      const contract = await load(name, role);
-      expect(contract.layer).toBe(2);
-      expect(contract.dim).toBe(24);
-      expect(contract.marker.tokenId).toBe(297);
-      if (name.endsWith("raw")) expect(contract.injection.scale).toBeNull();
-      if (name.endsWith("sqrt")) expect(contract.injection.scale).toBeCloseTo(Math.sqrt(24), 12);
-      if (name === "critic-mse-scale-null") expect(contract.mseScale).toBeNull();
-    });
+  it.each([
+    ["av", "model-v2-actor-sl"],
+    ["av", "model-v2-actor-rl"],
+    ["av", "released-av"],
+    ["av", "actor-injection-scale-raw"],
+    ["av", "actor-injection-scale-sqrt"],
+    ["av", "av-and-actor-both"],
+    ["av", "crlf"],
+    ["ar", "model-v2-critic-sl"],
+    ["ar", "model-v2-critic-rl"],
+    ["ar", "released-ar"],
+    ["ar", "released-ar-as-documented"],
+    ["ar", "released-ar-only-top-level-layer"],
+    ["ar", "critic-mse-scale-null"],
+  ] as const)("%s %s is taken", async (role, name) => {
+    const contract = await load(name, role);
+    expect(contract.layer).toBe(2);
+    expect(contract.dim).toBe(24);
+    expect(contract.marker.tokenId).toBe(297);
+    if (name.endsWith("raw")) expect(contract.injection.scale).toBeNull();
+    if (name.endsWith("sqrt")) expect(contract.injection.scale).toBeCloseTo(Math.sqrt(24), 12);
+    if (name === "critic-mse-scale-null") expect(contract.mseScale).toBeNull();
+  });
 
-    it("is refused where it says K for a model of other than K + 1 blocks", async () => {
-      const folder = path.join(scratch, "off-by-one");
-      await cp(path.join(critics as string, "qwen2/trained"), folder, { recursive: true });
-      const text = await readFile(
-        path.join(sidecars as string, "broken-critic-layer-off-by-one.yaml"),
-        "utf8",
-      );
-      await writeFile(path.join(folder, "nla_meta.yaml"), text.replace("role: actor", "role: critic"));
-      await expect(loadReconstructor(folder, device)).rejects.toMatchObject({
-        code: "contract.layer",
-        found: "3 blocks",
-        wanted: expect.stringContaining("4: layer 3"),
-      });
+  it("is refused where it says K for a model of other than K + 1 blocks", async () => {
+    const folder = path.join(scratch, "off-by-one");
+    await cp(path.join(critics as string, "qwen2/trained"), folder, { recursive: true });
+    const text = await readFile(path.join(sidecars as string, "broken-critic-layer-off-by-one.yaml"), "utf8");
+    await writeFile(path.join(folder, "nla_meta.yaml"), text.replace("role: actor", "role: critic"));
+    await expect(loadReconstructor(folder, device)).rejects.toMatchObject({
+      code: "contract.layer",
+      found: "3 blocks",
+      wanted: expect.stringContaining("4: layer 3"),
     });
-  },
-);
+  });
+});

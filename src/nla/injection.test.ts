@@ -1,7 +1,7 @@
 // Injection sites and scaling against what the reference did on the same inputs.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import { assignInjectionSites, findInjectionSites, scaleToNorm } from "./injection.js";
 
@@ -17,7 +17,7 @@ interface SiteCase {
   training: { ok?: number[][][]; error?: { type: string } };
 }
 
-describe.skipIf(sitesPath === null)("injection sites equal the reference's", () => {
+describeWith(sitesPath, "injection sites equal the reference's", () => {
   const cases = JSON.parse(readFileSync(sitesPath as string, "utf8")) as SiteCase[];
   const whole = cases.filter((c) => c.ids !== undefined && c.vectors !== undefined && !c.slice);
 
@@ -59,7 +59,7 @@ interface ScalingCase {
   float32: number[];
 }
 
-describe.skipIf(scalingPath === null)("scaling equals the reference's within one float32 step", () => {
+describeWith(scalingPath, "scaling equals the reference's within one float32 step", () => {
   const all = JSON.parse(readFileSync(scalingPath as string, "utf8")) as ScalingCase[];
   const cases = all.filter((c) => c.vector !== undefined);
 

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.js";
 import {
@@ -46,7 +46,7 @@ const STRICTER = new Set([
   "<v>\u320e</v>",
 ]);
 
-describe.skipIf(file === null)("templates equal the reference's", () => {
+describeWith(file, "templates equal the reference's", () => {
   const golden = JSON.parse(readFileSync(file as string, "utf8")) as Golden;
   const { char, id } = { char: "\u320e", id: 297 };
   let tokenizer: Tokenizer;

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { openParquet } from "../data/parquet.js";
 import { readDatasetSidecar } from "../data/sidecar.js";
 import { makeContract, reconstructorPrompt } from "../nla/contract.js";
@@ -202,7 +202,7 @@ describe("inputs are refused", () => {
 
 const qwen = sharedPath("golden/nla/pipeline/tiny-qwen2");
 
-describe.skipIf(qwen === null)("a label that melts into the suffix", () => {
+describeWith(qwen, "a label that melts into the suffix", () => {
   // One of the reference's own refusals: full stops melt with the one at a label's end.
   it("stops the build, with the row named", async () => {
     const { char, tokenizer: pair } = chooseMarker(await loadTokenizer(qwen as string));

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { targetDirectory } from "../nla/target.js";
 import { loadTokenizer } from "../text/tokenizer.js";
 import { documentTokens } from "./document-tokens.js";
@@ -66,7 +66,7 @@ describe("long texts", () => {
   });
 });
 
-describe.skipIf(tokenizers.llama2 === null)("tokens that are longer than usual", () => {
+describeWith(tokenizers.llama2, "tokens that are longer than usual", () => {
   it("take a longer part", async () => {
     const tokenizer = await loadTokenizer(tokenizers.llama2 as string);
     const text = `x${" ".repeat(60)}`.repeat(200);
@@ -167,7 +167,7 @@ describe("special tokens", () => {
   });
 });
 
-describe.skipIf(tokenizers["tiny llama 3"] === null)("conversations", () => {
+describeWith(tokenizers["tiny llama 3"], "conversations", () => {
   it("are rendered by the chat template, which writes its own special tokens", async () => {
     const tokenizer = await loadTokenizer(tokenizers["tiny llama 3"] as string);
     const messages = [

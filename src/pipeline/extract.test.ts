@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { openParquet } from "../data/parquet.js";
 import { readDatasetSidecar } from "../data/sidecar.js";
 import { activationsOf, loadTarget } from "../nla/target.js";
@@ -156,7 +156,7 @@ describe("rows", () => {
 
 const llama = sharedPath("golden/nla/pipeline-llama/tiny-llama");
 
-describe.skipIf(llama === null)("conversations", () => {
+describeWith(llama, "conversations", () => {
   it("are rendered through the chat template", async () => {
     using chat = await loadTarget(llama as string, device);
     const messages = [

@@ -1,7 +1,7 @@
 // Cleaning of labelling completions against the reference.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { cleanLabel, isUsableLabel } from "./label-cleaning.js";
 
 const file = sharedPath("golden/nla/train/bullets.json");
@@ -10,7 +10,7 @@ interface Golden {
   rows: { raw: string; cleaned: string | null; kept: boolean }[];
 }
 
-describe.skipIf(file === null)("cleaned labels equal the reference's", () => {
+describeWith(file, "cleaned labels equal the reference's", () => {
   const { rows } = JSON.parse(readFileSync(file as string, "utf8")) as Golden;
 
   it("covers all completions", () => expect(rows.length).toBe(50));

@@ -1,7 +1,7 @@
 // The extractive labeller on real text: what it quotes, where it ends, and that it is the same every time.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { extractiveLabeller, firstWords, lastWords } from "./labels.js";
 
 const request = (textBefore: string, textAfter: string) => ({
@@ -68,7 +68,7 @@ describe("extractive labels", () => {
 
 const corpus = sharedPath("assets/corpora/tinyshakespeare.txt");
 
-describe.skipIf(corpus === null)("extractive labels of tinyshakespeare", () => {
+describeWith(corpus, "extractive labels of tinyshakespeare", () => {
   const text = readFileSync(corpus as string, "utf8");
 
   it("end with the text at the position, have few words, and do not vary", async () => {

@@ -1,7 +1,7 @@
 // Real chat templates against the texts they are known to give, and the ways in which a template can fail.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import { compileChatTemplate } from "./chat-template.js";
 
@@ -27,7 +27,7 @@ function failure(call: () => unknown): NlaError {
 const render = (source: string, variables: Record<string, unknown> = {}, date?: string): string =>
   compileChatTemplate(source, "t").render(variables, date === undefined ? {} : { date });
 
-describe.skipIf(casesFile === null)("the 53 real templates", () => {
+describeWith(casesFile, "the 53 real templates", () => {
   const cases = casesFile === null ? [] : (JSON.parse(readFileSync(casesFile, "utf8")) as Case[]);
 
   it("are all here", () => expect(cases.length).toBe(53));

@@ -4,11 +4,11 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { afterAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.js";
 
 const assets = sharedPath("assets/tokenizers");
-const goldenNla = sharedPath("golden/nla");
+const goldenNla = sharedPath("golden/nla/pipeline") && sharedPath("golden/nla"); // the whole set, not the part in fixtures
 const goldenStories = sharedPath("golden/models/aidreams260K-tokenizer.json");
 const bundled = path.resolve(import.meta.dirname, "../../assets/aidreams260K");
 const scratch = mkdtempSync(path.join(tmpdir(), "nlakit-tokenizer-"));
@@ -69,7 +69,7 @@ const vocabularies: Vocabulary[] = [
   },
 ];
 
-describe.skipIf(assets === null)("the multilingual texts", () => {
+describeWith(assets, "the multilingual texts", () => {
   it.each(vocabularies)("$name: ids, decoded text and pieces", async (vocabulary) => {
     const tokenizer = await loadTokenizer(directoryOf(vocabulary.name, vocabulary.rules, vocabulary.config));
     const inputs = readJson<{ id: string; text: string }[]>(
@@ -106,7 +106,7 @@ describe.skipIf(assets === null)("the multilingual texts", () => {
   });
 });
 
-describe.skipIf(goldenStories === null)("aidreams260K", () => {
+describeWith(goldenStories, "aidreams260K", () => {
   it("gives the 65 golden encodings and texts", async () => {
     const tokenizer = await loadTokenizer(bundled);
     const { cases } = readJson<{ cases: { text: string; ids: number[]; decoded: string }[] }>(
@@ -172,7 +172,7 @@ const contracts: [string, string, string, object][] = [
   ],
 ];
 
-describe.skipIf(assets === null || goldenNla === null)("the injection contract's tokens", () => {
+describeWith(assets && goldenNla, "the injection contract's tokens", () => {
   it.each(contracts)("%s", async (file, name, rules, config) => {
     const golden = readJson<ContractTokens>(path.join(goldenNla as string, "tokens", file));
     // Llama's special tokens are the reserved ones by another name in the assembled file.
@@ -286,7 +286,7 @@ describe("decoding", () => {
   });
 });
 
-describe.skipIf(goldenNla === null)("the golden tokenizers of the reference's models", () => {
+describeWith(goldenNla, "the golden tokenizers of the reference's models", () => {
   it.each(["qwen2", "gemma3", "llama"])("%s: the actor's prompt", async (family) => {
     const tokenizer = await loadTokenizer(path.join(goldenNla as string, "actor", family, "av"));
     expect(tokenizer.chatTemplate).not.toBeNull();
@@ -297,7 +297,7 @@ describe.skipIf(goldenNla === null)("the golden tokenizers of the reference's mo
   });
 });
 
-describe.skipIf(goldenNla === null)("the texts of the golden pipelines", () => {
+describeWith(goldenNla, "the texts of the golden pipelines", () => {
   const pipelines = [
     ["pipeline", "tiny-qwen2"],
     ["pipeline-gemma3", "tiny-gemma3"],

@@ -1,7 +1,7 @@
 // Group advantages against the reference where it is sound, and refusals where it is a trap.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { groupAdvantages, perTokenAdvantages } from "./advantage.js";
 
 const file = sharedPath("golden/nla/train/grpo.json");
@@ -24,7 +24,7 @@ const TRAPS: Record<string, RegExp> = {
   "a NaN reward": /reward of sample 1: found NaN/,
 };
 
-describe.skipIf(file === null)("advantages equal the reference's", () => {
+describeWith(file, "advantages equal the reference's", () => {
   const golden = JSON.parse(readFileSync(file as string, "utf8")) as Golden;
 
   it("covers all cases", () => {

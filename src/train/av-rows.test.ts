@@ -2,9 +2,9 @@
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { expect, it, onTestFinished } from "vitest";
 import { parse } from "yaml";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
 import { promptIds } from "../nla/contract.js";
 import { INJECTION_PLACEHOLDER, parseTemplate } from "../nla/template.js";
@@ -28,7 +28,7 @@ interface Sidecar {
   prompt_templates: { actor: string };
 }
 
-describe.skipIf(file === null || actors === null)("verbalizer rows equal the reference's", () => {
+describeWith(file && actors, "verbalizer rows equal the reference's", () => {
   const golden = JSON.parse(readFileSync(file as string, "utf8")) as Record<
     string,
     { ok?: Row[]; error?: unknown }
@@ -70,7 +70,7 @@ describe.skipIf(file === null || actors === null)("verbalizer rows equal the ref
   });
 });
 
-describe.skipIf(qwen === null)("verbalizer rows in a vocabulary with merged line breaks", () => {
+describeWith(qwen, "verbalizer rows in a vocabulary with merged line breaks", () => {
   it("refuse a response that merges with the header, unless tokenised apart", async () => {
     const tokenizer = await loadQwen(
       "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>{{ '\n' }}{% endfor %}" +
@@ -92,7 +92,7 @@ describe.skipIf(qwen === null)("verbalizer rows in a vocabulary with merged line
   });
 });
 
-describe.skipIf(plain === null)("verbalizer rows without a chat template", () => {
+describeWith(plain, "verbalizer rows without a chat template", () => {
   it("end with the end token, and decode to the response", async () => {
     const tokenizer = await loadTokenizer(plain as string);
     const row = verbalizerRow(tokenizer, [1, 300], "Now: whispers\n");

@@ -1,7 +1,7 @@
 // Labels as responses: what the verbalizer's warm start teaches is what extraction gives back, however long the label.
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { loadVerbalizer } from "../nla/pair-files.js";
 import { extractExplanation } from "../nla/explanation.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
@@ -87,7 +87,7 @@ describe("a label in the plain format", () => {
 const actor = sharedPath("golden/nla/actor/llama/av");
 const rows = sharedPath("golden/nla/train/av_sft_rows.json");
 
-describe.skipIf(actor === null)("a label in tags, with a chat template", () => {
+describeWith(actor, "a label in tags, with a chat template", () => {
   let device: Device;
   let verbalizer: Verbalizer;
   beforeAll(async () => {

@@ -1,7 +1,7 @@
 // KL estimators, clipping and the whole policy loss against the reference, in float64.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import {
   clippedLoss,
   crossEntropyLoss,
@@ -49,7 +49,7 @@ interface Golden {
   };
 }
 
-describe.skipIf(file === null)("policy loss equals the reference's", () => {
+describeWith(file, "policy loss equals the reference's", () => {
   const golden = JSON.parse(readFileSync(file as string, "utf8")) as Golden;
 
   it.each(["k1", "k2", "k3"] as const)("KL %s", (estimator) => {

@@ -1,7 +1,7 @@
 // The regression loss: the reference's values and gradients where a case can stand here, and the scores of nla/fidelity.ts.
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { normalised, reconstructionScores } from "../nla/fidelity.js";
 import { adamw, Device, Graph } from "../tensor/index.js";
 import { LossGraphs } from "./loss-graphs.js";
@@ -61,7 +61,7 @@ function lastRowsOf(values: (number | string)[][][], { layout, last_indices }: G
   return last_indices.map((index) => tokens[index]!.map(Number));
 }
 
-describe.skipIf(file === null)("the loss is the reference's", () => {
+describeWith(file, "the loss is the reference's", () => {
   // Left out: NaN (refused before it gets here), no samples (no batch of none), and a prediction beyond float32's squares,
   // whose gradient the reference has as 0.
   const comparable = cases.filter(({ case: name }) => !/NaN|huge|no samples/.test(name));

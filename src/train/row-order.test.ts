@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { epochOrder, FIRST_ROW, takeRows, type RowCursor } from "./row-order.js";
 
 const file = sharedPath("golden/nla/train/data_source.json");
@@ -14,7 +14,7 @@ interface Source {
   batches: { asked: number; got: number; epoch: number; offset: number; rows: [string, number][] }[];
 }
 
-describe.skipIf(file === null || folder === null)("rows come in the reference's order", () => {
+describeWith(file && folder, "rows come in the reference's order", () => {
   const golden = JSON.parse(readFileSync(file as string, "utf8")) as Record<string, Source>;
   const names = Object.keys(golden).filter((name) => !name.endsWith("rollout"));
 

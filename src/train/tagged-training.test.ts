@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { loadVerbalizer } from "../nla/pair-files.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
 import { chooseMarker, startReconstructor } from "../nla/start.js";
@@ -40,7 +40,7 @@ function rowsOf(count: number, labels: readonly string[] = []): (HeldOutRow & { 
   }));
 }
 
-describe.skipIf(actor === null)("a pair in tags, with a chat template", () => {
+describeWith(actor, "a pair in tags, with a chat template", () => {
   let device: Device;
   let verbalizer: Verbalizer;
   let reconstructor: Reconstructor;

@@ -2,7 +2,7 @@
 // the reference's numbers, the gradient of its logits included.
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { sharedPath } from "../../test/shared.js";
+import { describeWith, sharedPath } from "../../test/shared.js";
 import { Device, Graph, ops } from "../tensor/index.js";
 import { LossGraphs } from "./loss-graphs.js";
 import { crossEntropyLoss, policyLoss as policyLossInNumbers } from "./policy-math.js";
@@ -173,7 +173,7 @@ function floats(b64: string): Float32Array {
   return Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
 }
 
-describe.skipIf(file === null)("from given logits, values and gradients are the reference's", () => {
+describeWith(file, "from given logits, values and gradients are the reference's", () => {
   const { full } = JSON.parse(readFileSync(file as string, "utf8")) as Golden;
   const [, packed, vocabulary] = full.logits.shape;
   // The row of the packed logits that predicts each response token, what the token is, and what it counts.

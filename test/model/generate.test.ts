@@ -13,7 +13,7 @@ import {
 } from "../../src/model/index.js";
 import type { Decoder, Injection } from "../../src/model/index.js";
 import { Device, Graph, ops } from "../../src/tensor/index.js";
-import { sharedPath } from "../shared.js";
+import { describeWith, sharedPath } from "../shared.js";
 import { relativeL2 } from "./golden.js";
 import { continueSlowly, logSoftmax, someIds, tinyModel } from "./tiny.js";
 
@@ -62,7 +62,7 @@ describe.each(Object.entries(KINDS))("%s", (_, overrides) => {
 });
 
 const GQA = sharedPath("golden/models/llama3-gqa");
-describe.skipIf(GQA === null)("Llama 3 with grouped queries and scaled rope", () => {
+describeWith(GQA, "Llama 3 with grouped queries and scaled rope", () => {
   let model: Decoder;
   beforeAll(async () => void (model = await loadDecoder(GQA as string, device)));
   afterAll(() => model[Symbol.dispose]());

@@ -18,7 +18,7 @@ import {
 } from "../../src/model/index.js";
 import { adamw, Device, GradientSums, Graph, ops } from "../../src/tensor/index.js";
 import type { Tensor } from "../../src/tensor/index.js";
-import { sharedPath } from "../shared.js";
+import { describeWith, sharedPath } from "../shared.js";
 import { hasConfigV5, openGolden, relativeL2 } from "./golden.js";
 import type { Golden } from "./golden.js";
 
@@ -39,7 +39,7 @@ describe.each(FOLDERS)("golden %s", (name) => {
   const directory = sharedPath(`golden/models/${name}`);
   const modelDirectory =
     name === "aidreams260K" ? path.resolve(import.meta.dirname, "../../assets/aidreams260K") : directory;
-  describe.skipIf(directory === null)("", () => {
+  describeWith(directory, "", () => {
     let device: Device;
     let golden: Golden;
     let model: Decoder;
