@@ -143,6 +143,34 @@ export async function saveDecoder(
   await writeFileAtomic(path.join(directory, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
 }
 
+/**
+ * Writes a decoder as the folder it came from is laid out: the same files, order, metadata and element types, config.json
+ * copied. Parameters that have not changed come back byte for byte; tensors that are not of the decoder are copied.
+ *
+ * @param from the folder that the decoder was loaded from
+ * @throws NlaError of the safetensors reader and writer
+ */
+export async function saveDecoderLike(directory: string, model: Decoder, from: string): Promise<void> {
+  const weights = await openWeights(from);
+  const { weightPrefix: prefix } = model.config;
+  try {
+    const tensors: TensorToWrite[] = [];
+    for (const [name, { dtype, shape }] of weights.entries) {
+      const bare = name.startsWith(prefix) ? name.slice(prefix.length) : name;
+      const tied = bare === HEAD && model.config.tied ? EMBEDDING : bare;
+      const parameter = model.parameters.tensors.get(tied);
+      const convertible = dtype === "F32" || dtype === "F16" || dtype === "BF16";
+      if (parameter && convertible) tensors.push(storedTensor(name, shape, dtype, parameter.readF32()));
+      else tensors.push({ name, dtype, shape, data: await weights.read(name) });
+    }
+    await mkdir(directory, { recursive: true });
+    await saveWeights(directory, tensors, { shards: weights.layout });
+    await copyFile(path.join(from, "config.json"), path.join(directory, "config.json"));
+  } finally {
+    await weights.close();
+  }
+}
+
 /** Values as a tensor of a safetensors file. */
 export function storedTensor(
   name: string,

@@ -15,6 +15,7 @@ import {
   parameterCount,
   run,
   saveDecoder,
+  saveDecoderLike,
   storedTensor,
   truncateConfig,
 } from "../../src/model/index.js";
@@ -177,6 +178,39 @@ const hashes = async (folder: string) => {
   }
   return found;
 };
+
+describe("saveDecoderLike", () => {
+  const weightsOf = async (folder: string) =>
+    Object.fromEntries(
+      Object.entries(await hashes(folder)).filter(([name]) => /safetensors|config\.json$/.test(name)),
+    );
+
+  test.each([TRAINED, ...(SHARDED === null ? [] : [SHARDED])])(
+    "unchanged, byte for byte: %s",
+    async (from) => {
+      using model = await loadDecoder(from, device);
+      const out = path.join(directory, "like");
+      await saveDecoderLike(out, model, from);
+      const wanted = await weightsOf(from);
+      const found = await weightsOf(out);
+      expect(Object.keys(found).length).toBeGreaterThan(1);
+      for (const [name, hash] of Object.entries(found)) expect(hash, name).toBe(wanted[name]);
+    },
+  );
+
+  test("a changed parameter is what is written", async () => {
+    using model = await loadDecoder(TRAINED, device);
+    const values = model
+      .get("model.norm.weight")
+      .readF32()
+      .map((x) => x + 1);
+    model.get("model.norm.weight").write(values);
+    const out = path.join(directory, "changed");
+    await saveDecoderLike(out, model, TRAINED);
+    using again = await loadDecoder(out, device);
+    expect(again.get("model.norm.weight").readF32()).toEqual(values);
+  });
+});
 
 describe("copyModelFolder", () => {
   test("byte for byte, one file", async () => {
