@@ -3,6 +3,15 @@ export { NlaError } from "./error.js";
 export type { ErrorParts } from "./error.js";
 export { Device, listDevices } from "./tensor/index.js";
 export type { DeviceInfo } from "./tensor/index.js";
+export { generate, loadDecoder, run, saveDecoder, saveDecoderLike } from "./model/index.js";
+export type {
+  Decoder,
+  DecoderConfig,
+  Generated,
+  GenerateOptions,
+  RunOptions as ForwardOptions,
+  RunResult,
+} from "./model/index.js";
 export { activationsOf, loadTarget } from "./nla/target.js";
 export type { Target } from "./nla/target.js";
 export { loadNla, read } from "./nla/read.js";
