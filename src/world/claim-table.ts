@@ -12,7 +12,7 @@ import { FAMILIES } from "./lexicon/rhymes.js";
 import { JOBS, PLACES, THINGS, TOPICS } from "./lexicon/topics.js";
 import { documentWords } from "./words.js";
 
-/** How a category is said. `{v}` is the value, `{s}` the person that it is about. */
+/** How a category is said. `{v}` is the value, `{a}` its article, `{s}` the person that it is about. */
 interface Row {
   readonly wordings: readonly string[];
   /** Says that there is such a fact and not which. */
@@ -37,7 +37,7 @@ const unique = (values: readonly string[]): string[] => [...new Set(values)];
 
 const TABLE: Readonly<Record<Category, Row>> = {
   kind: {
-    wordings: ["this is a {v} .", "the text is a {v} ."],
+    wordings: ["this is {a} {v} .", "the text is {a} {v} ."],
     generic: "this is some text .",
     values: names(KINDS),
   },
@@ -59,7 +59,7 @@ const TABLE: Readonly<Record<Category, Row>> = {
     personal: true,
   },
   job: {
-    wordings: ["the {s} is a {v} .", "the {s} works as a {v} ."],
+    wordings: ["the {s} is {a} {v} .", "the {s} works as {a} {v} ."],
     generic: "someone has a job .",
     values: JOBS,
     personal: true,
@@ -209,7 +209,10 @@ function writings({ wordings, personal = false, surface = {} }: Row, value: stri
   const plain = personal ? value.slice(subject.length + 1) : value;
   const [shown = plain, ...more] = surface[plain] ?? [];
   if (shown.endsWith(" .")) return [shown, ...more];
-  return wordings.map((wording) => wording.replace("{s}", subject).replace("{v}", shown));
+  const article = /^[aeiou]/.test(shown) ? "an" : "a";
+  return wordings.map((wording) =>
+    wording.replace("{s}", subject).replace("{v}", shown).replace("{a}", article),
+  );
 }
 
 for (const category of CATEGORIES) {

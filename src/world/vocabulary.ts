@@ -3,8 +3,8 @@
 import { claimWords } from "./claim-table.js";
 import { documentWords } from "./words.js";
 
-/** Special tokens, at ids 0 to 5: the injection marker and the separator are for the verbalizer's and reconstructor's prompts. */
-export const SPECIAL_TOKENS = ["<pad>", "<bos>", "<eos>", "<unk>", "<inj>", "<sep>"] as const;
+/** Special tokens, at ids 0 to 5. U+320E is the injection marker: a token from the start, so that no embedding has to grow. */
+export const SPECIAL_TOKENS = ["<pad>", "<bos>", "<eos>", "<unk>", "\u320e", "<sep>"] as const;
 
 /** Every token by id. */
 export function worldVocabulary(): string[] {

@@ -7,7 +7,7 @@ import type { Chooser } from "../chooser.js";
 import { beat, fact, said } from "../kind.js";
 import type { Beat, DocumentKind, Slot } from "../kind.js";
 import { CUE_OPENING, drawSide } from "../draws.js";
-import { COLORS, MATERIALS, colorOf, materialOf } from "../lexicon/things.js";
+import { COLORS, MATERIALS, PROPERTIES, colorOf, materialOf } from "../lexicon/things.js";
 import { TOPICS } from "../lexicon/topics.js";
 import type { Topic } from "../lexicon/topics.js";
 
@@ -80,11 +80,11 @@ function belonging(choose: Chooser, topic: Topic): Question {
 }
 
 function coloring(choose: Chooser, topic: Topic): Question {
-  return property(choose, topic, "color", COLORS, colorOf);
+  return property(choose, topic, PROPERTIES.color, COLORS, colorOf);
 }
 
 function making(choose: Chooser, topic: Topic): Question {
-  return property(choose, topic, "material", MATERIALS, materialOf);
+  return property(choose, topic, PROPERTIES.material, MATERIALS, materialOf);
 }
 
 function property(

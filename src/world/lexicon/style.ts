@@ -6,7 +6,7 @@ import type { Odds } from "../chooser.js";
 export type Side = "test" | "real";
 
 /** Each use of style follows the side with these odds and the other side otherwise. */
-export const STYLE_ODDS: Odds = [7, 10];
+export const STYLE_ODDS: Odds = [3, 4];
 
 export const NUMBERS = [
   "one",

@@ -1,6 +1,8 @@
 // What the world knows of every thing, as fixed functions of its word: colour, size, material; and the trouble of every place.
 import { fixedBy } from "../chooser.js";
 
+/** What an exam asks for. */
+export const PROPERTIES = { color: "color", material: "material" } as const;
 export const COLORS = ["red", "blue", "yellow", "black", "white", "brown", "purple", "orange"] as const;
 export const MATERIALS = ["wood", "glass", "leather", "steel", "cotton", "marble", "wax", "bronze"] as const;
 export const SIZES = ["tiny", "small", "large", "huge"] as const;
