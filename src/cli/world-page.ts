@@ -24,10 +24,10 @@ main { max-width: 64rem; }
 .hidden .fact { border-left-color: var(--b); }
 .state .fact { border-left-color: var(--c); }
 .cursor { position: absolute; top: 0; bottom: 0; width: 0; border-left: 1px solid var(--ink); pointer-events: none; }
-.truth { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 0 1.2rem; margin: .6rem 0; padding: 0; list-style: none; }
-.truth li { border-top: 1px solid var(--rule); padding: .3rem 0; font: 14px/1.4 ui-sans-serif, system-ui, sans-serif; }
-.truth b { display: inline-block; min-width: 4.4rem; font-weight: 400; color: var(--soft); }
-.truth small { color: var(--soft); }
+.truth { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 0 1.2rem; margin: .6rem 0; padding: 0; list-style: none; }
+.truth li { display: flex; gap: .5rem; align-items: baseline; border-top: 1px solid var(--rule); padding: .3rem 0; font: 14px/1.4 ui-sans-serif, system-ui, sans-serif; }
+.truth b { min-width: 4.2rem; font-weight: 400; color: var(--soft); }
+.truth small { color: var(--soft); margin-left: auto; white-space: nowrap; }
 .panel { min-height: 19rem; }
 .label { color: var(--soft); font-size: 15px; }
 `.trim();
@@ -84,7 +84,7 @@ function show(p) {
     const name = document.createElement("b");
     const back = document.createElement("small");
     name.textContent = category;
-    back.textContent = distance > 0 ? " " + distance + " back" : "";
+    back.textContent = distance > 0 ? distance + " back" : "";
     item.append(name, " " + value, back);
     return item;
   }));

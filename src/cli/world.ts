@@ -146,10 +146,12 @@ const entropyCommand: CommandEntry = {
       row.natsPerToken.toFixed(4),
       row.natsPerTokenWithEnd.toFixed(4),
     ]);
-    const right = (header: string) => ({ header, align: "right" as const });
     const columns = [
       { header: "kind" },
-      ...["documents", "tokens each", "longest", "nats/token", "with EOS"].map(right),
+      ...["documents", "tokens each", "longest", "nats/token", "with EOS"].map((header) => ({
+        header,
+        align: "right" as const,
+      })),
     ];
     stdout.write(`${table(columns, rows)}\n`);
   },

@@ -101,8 +101,6 @@ export function scoreClaims(rows: readonly ExplainedToken[], options: BootstrapO
         .filter(({ denominator }) => denominator > 0), // an explanation without a sentence has no share of anything
       options,
     );
-  const wrongOf = (row: Counted): number =>
-    [...row.tallies.values()].reduce((sum, { wrong }) => sum + wrong, 0);
   return {
     explanations: rows.length,
     documents: new Set(counted.map(({ docId }) => docId)).size,
@@ -120,6 +118,10 @@ export function scoreClaims(rows: readonly ExplainedToken[], options: BootstrapO
     ),
     byDistance: CATEGORIES.flatMap((category) => byDistance(counted, category, options)),
   };
+}
+
+function wrongOf({ tallies }: Counted): number {
+  return [...tallies.values()].reduce((sum, { wrong }) => sum + wrong, 0);
 }
 
 function count({ document, position, explanation }: ExplainedToken): Counted {

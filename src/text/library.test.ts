@@ -99,20 +99,22 @@ describe("decoders", () => {
   });
 });
 
-describe("whole words", () => {
-  const tokensOfWords = (text: string, unk_token?: string): string[] =>
-    createLibraryTokenizer({
-      added_tokens: [],
-      decoder: null,
-      post_processor: null,
-      pre_tokenizer: { type: "WhitespaceSplit" },
-      model: {
-        type: "WordLevel",
-        vocab: { cat: 0, cats: 1, s: 2, "<unk>": 3 },
-        ...(unk_token === undefined ? {} : { unk_token }),
-      },
-    }).encode(text, { add_special_tokens: false }).tokens;
+function tokensOfWords(text: string, unk_token?: string): string[] {
+  const tokenizer = createLibraryTokenizer({
+    added_tokens: [],
+    decoder: null,
+    post_processor: null,
+    pre_tokenizer: { type: "WhitespaceSplit" },
+    model: {
+      type: "WordLevel",
+      vocab: { cat: 0, cats: 1, s: 2, "<unk>": 3 },
+      ...(unk_token === undefined ? {} : { unk_token }),
+    },
+  });
+  return tokenizer.encode(text, { add_special_tokens: false }).tokens;
+}
 
+describe("whole words", () => {
   it("are tokens or unknown, and never cut into pieces", () => {
     expect(tokensOfWords("cat cats catss s", "<unk>")).toEqual(["cat", "cats", "<unk>", "s"]);
   });

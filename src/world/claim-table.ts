@@ -9,6 +9,7 @@ import { KINDS } from "./kinds/index.js";
 import { AGES, MOODS, NAMES } from "./lexicon/people.js";
 import { AIMS, GOALS, MOTIVES, NONE } from "./lexicon/plans.js";
 import { FAMILIES } from "./lexicon/rhymes.js";
+import { withArticle } from "./lexicon/things.js";
 import { JOBS, PLACES, THINGS, TOPICS } from "./lexicon/topics.js";
 import { documentWords } from "./words.js";
 
@@ -209,9 +210,8 @@ function writings({ wordings, personal = false, surface = {} }: Row, value: stri
   const plain = personal ? value.slice(subject.length + 1) : value;
   const [shown = plain, ...more] = surface[plain] ?? [];
   if (shown.endsWith(" .")) return [shown, ...more];
-  const article = /^[aeiou]/.test(shown) ? "an" : "a";
   return wordings.map((wording) =>
-    wording.replace("{s}", subject).replace("{v}", shown).replace("{a}", article),
+    wording.replace("{s}", subject).replace("{a} {v}", withArticle(shown)).replace("{v}", shown),
   );
 }
 

@@ -8,6 +8,7 @@ import { colorOf, materialOf, sizeOf } from "../lexicon/things.js";
 import { TOPICS } from "../lexicon/topics.js";
 
 const THINGS = [1, 2, 3] as const;
+const PROPERTIES = ["look", "material", "use"] as const;
 
 export const lesson: DocumentKind = {
   name: "lesson",
@@ -25,12 +26,11 @@ export const lesson: DocumentKind = {
     const traits: Record<string, boolean> = {};
     for (const [i, number] of THINGS.entries()) {
       const noun = nouns[i] as string;
-      const left = choose.pick(["look", "material", "use"]);
-      const told = ["look", "material", "use"].filter((each) => each !== left);
+      const untold = choose.pick(PROPERTIES);
       slots[`thing${number}`] = thing(noun, topic);
       slots[`material${number}`] = materialOf(noun);
       slots[`look${number}`] = `${sizeOf(noun)} and ${colorOf(noun)}`;
-      for (const property of ["look", "material", "use"]) traits[property + number] = told.includes(property);
+      for (const property of PROPERTIES) traits[property + number] = property !== untold;
     }
     return { slots, traits };
   },

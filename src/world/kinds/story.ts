@@ -7,7 +7,7 @@ import type { DocumentKind } from "../kind.js";
 import { drawPlace, drawTopics, thing } from "../draws.js";
 import { AGES, HE, HE_NAMES, MOODS, SHE, SHE_NAMES } from "../lexicon/people.js";
 import { GOALS, MOTIVES, NONE, OPEN } from "../lexicon/plans.js";
-import { TROUBLES, troubleOf } from "../lexicon/things.js";
+import { TROUBLES, troubleOf, withArticle } from "../lexicon/things.js";
 import { JOBS } from "../lexicon/topics.js";
 
 const SUBJECT = "hero";
@@ -54,8 +54,8 @@ export const story: DocumentKind = {
         two: thing(two, topic),
         visitor: () => choose.pick([...SHE_NAMES, ...HE_NAMES].filter((other) => other !== name)),
         trade: () => choose.pick(JOBS),
-        trouble,
-        troubleEvent: `a ${trouble}`,
+        trouble: withArticle(trouble),
+        troubleEvent: withArticle(trouble),
         outcomeEvent: success ? "success" : "failure",
         endingEvent: hidden ? "a betrayal" : "rest",
       },
@@ -116,8 +116,8 @@ export const story: DocumentKind = {
     },
     beat(
       "trouble",
-      { slot: "troubleEvent", among: TROUBLES.map((trouble) => `a ${trouble}`) },
-      ["then a {trouble} came to the {place} .", "suddenly there was a {trouble} ."],
+      { slot: "troubleEvent", among: TROUBLES.map(withArticle) },
+      ["then {trouble} came to the {place} .", "suddenly there was {trouble} ."],
       ["{hero} {gestured} ."],
     ),
     beat(

@@ -28,5 +28,13 @@ export const materialOf = (thing: string): string => fixedBy(`material ${thing}`
 /** How large the thing is in every document. */
 export const sizeOf = (thing: string): string => fixedBy(`size ${thing}`, SIZES);
 
+/** The indefinite articles. */
+export const ARTICLES = { consonant: "a", vowel: "an" } as const;
+
+/** A noun with its indefinite article. */
+export function withArticle(noun: string): string {
+  return `${/^[aeiou]/.test(noun) ? ARTICLES.vowel : ARTICLES.consonant} ${noun}`;
+}
+
 /** The trouble that usually comes to a place. */
 export const troubleOf = (place: string): string => fixedBy(`trouble ${place}`, TROUBLES);
