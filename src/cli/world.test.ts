@@ -106,9 +106,11 @@ describe("nla world truth", () => {
     expect(out).toMatch(/Known at the end: .*kind chat/);
   });
 
-  it("keeps to a narrow terminal as far as the words allow", async () => {
-    const { out } = await runNla(["world", "truth", "--kind", "story"], { terminal: 72 });
-    expect(Math.max(...out.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+  it.each([40, 60, 80, 200])("keeps to a terminal of %i columns", async (terminal) => {
+    for (const kind of ["story", "log", "exam"]) {
+      const { out } = await runNla(["world", "truth", "--kind", kind], { terminal });
+      expect(Math.max(...out.split("\n").map((line) => line.length))).toBeLessThanOrEqual(terminal);
+    }
   });
 
   it("writes a page that stands alone", async () => {

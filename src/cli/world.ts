@@ -19,6 +19,8 @@ import { worldPage } from "./world-page.js";
 
 const WIDTH = 100;
 const MAX_WIDTH = 110;
+// Below this the table of the truth goes without the column of what comes next.
+const NARROW = 70;
 // Enough documents that the mean entropy per token stands in its third digit; well under a second.
 const ENTROPY_DOCUMENTS = 10_000;
 
@@ -220,26 +222,32 @@ export function renderTruth({ kind, seed, index, words, facts, nats }: WorldDocu
   }
   const at = (category: "now" | "next", position: number): string =>
     facts.find((each) => each.category === category && each.from === position)?.value ?? "";
+  const room = Math.min(width, MAX_WIDTH);
+  const narrow = room < NARROW;
   const rows = words.map((word, position) => [
     String(position),
     word,
     at("now", position),
-    at("next", position),
+    ...(narrow ? [] : [at("next", position)]),
     (state.get(position) ?? []).join(", "),
   ]);
   const columns = [
     { header: "#", align: "right" as const },
-    { header: "token", maxWidth: 14 },
-    { header: "now", maxWidth: 12 },
-    { header: "next", maxWidth: 15 },
-    { header: "becomes known", maxWidth: Math.max(16, Math.min(width, MAX_WIDTH) - 52) },
+    { header: "token", maxWidth: narrow ? 10 : 14 },
+    { header: "now", maxWidth: narrow ? 8 : 12 },
+    ...(narrow ? [] : [{ header: "next", maxWidth: 15 }]),
+    { header: "becomes known", maxWidth: Math.max(13, room - (narrow ? 27 : 52)) },
   ];
   const last = facts.filter(
     ({ end, category }) => end === words.length && category !== "now" && category !== "next",
   );
   const known = last.map(({ category, value }) => `${category} ${value}`).join(", ");
-  const heading = `${kind} ${index} of world ${seed}: ${words.length} tokens, ${(nats / words.length).toFixed(3)} nats per token`;
-  const ending = wrap(`Known at the end: ${known}.`, Math.max(20, Math.min(width, MAX_WIDTH)));
+  const perToken = (nats / words.length).toFixed(3);
+  const heading = wrap(
+    `${kind} ${index} of world ${seed}: ${words.length} tokens, ${perToken} nats per token`,
+    Math.max(20, room),
+  ).join("\n");
+  const ending = wrap(`Known at the end: ${known}.`, Math.max(20, room));
   return `${heading}\n\n${table(columns, rows)}\n\n${ending.join("\n")}\n`;
 }
 
