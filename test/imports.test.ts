@@ -11,12 +11,13 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   tensor: ["engine"],
   text: [],
   data: [],
+  world: ["data"],
   model: ["tensor", "data"],
   nla: ["tensor", "model", "text", "data"],
   pipeline: ["tensor", "model", "text", "data", "nla"],
-  evaluate: ["tensor", "model", "text", "data", "nla"],
-  train: ["tensor", "model", "text", "data", "nla", "pipeline", "evaluate"],
-  cli: ["engine", "tensor", "model", "text", "data", "nla", "pipeline", "evaluate", "train"],
+  evaluate: ["tensor", "model", "text", "data", "nla", "world"],
+  train: ["tensor", "model", "text", "data", "nla", "pipeline", "evaluate", "world"],
+  cli: ["engine", "tensor", "model", "text", "data", "nla", "pipeline", "evaluate", "train", "world"],
 };
 // These may load native libraries; koffi is the engine's alone.
 const NATIVE: Readonly<Record<string, string>> = { koffi: "engine", "@duckdb/node-api": "data" };

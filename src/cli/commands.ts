@@ -10,6 +10,7 @@ import { forwardCommand } from "./forward.js";
 import type { CommandEntry } from "./program.js";
 import { quickstartCommand } from "./quickstart.js";
 import { trainCommand } from "./train.js";
+import { worldCommand } from "./world.js";
 
 // Two folders up from src/cli and from dist/cli alike.
 const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
@@ -24,6 +25,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   explainCommand,
   evalCommand,
   dataCommand,
+  worldCommand,
   forwardCommand,
   benchCommand(),
   doctorCommand({ version, describeEngine }),

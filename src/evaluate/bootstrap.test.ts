@@ -1,7 +1,7 @@
 // Bootstrap intervals: seeds, coverage against known sampling error, and documents as the unit.
 import { describe, expect, it } from "vitest";
 import { PythonRandom } from "../data/python-random.js";
-import { bootstrapFve, bootstrapMean, type FveRow, type MeanRow } from "./bootstrap.js";
+import { bootstrapFve, bootstrapMean, bootstrapRatio, type FveRow, type MeanRow } from "./bootstrap.js";
 
 describe("bootstrap", () => {
   const random = new PythonRandom(11);
@@ -77,3 +77,31 @@ function width(rows: MeanRow[]): number {
   const { low, high } = bootstrapMean(rows, { seed: 2 });
   return high - low;
 }
+
+describe("bootstrapRatio", () => {
+  const rows = Array.from({ length: 200 }, (_, i) => {
+    return { docId: String(i % 50), numerator: i % 4 === 0 ? 1 : 0, denominator: 1 };
+  });
+
+  it("is the ratio of the sums, inside its interval, the same for the same seed", () => {
+    const interval = bootstrapRatio(rows, { seed: 1 });
+    expect(interval.value).toBe(0.25);
+    expect(interval.documents).toBe(50);
+    expect(interval.low).toBeLessThan(0.25);
+    expect(interval.high).toBeGreaterThan(0.25);
+    expect(bootstrapRatio(rows, { seed: 1 })).toEqual(interval);
+  });
+
+  it("weighs documents by their denominators", () => {
+    const uneven = [
+      { docId: "a", numerator: 9, denominator: 9 },
+      { docId: "b", numerator: 0, denominator: 1 },
+    ];
+    expect(bootstrapRatio(uneven, { seed: 1 })).toMatchObject({ value: 0.9, low: 0, high: 1 });
+  });
+
+  it("refuses documents without a denominator", () => {
+    const empty = [...rows, { docId: "empty", numerator: 0, denominator: 0 }];
+    expect(() => bootstrapRatio(empty, { seed: 1 })).toThrow(/denominator 0/);
+  });
+});

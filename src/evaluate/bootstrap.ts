@@ -37,6 +37,13 @@ export interface FveRow {
   readonly variance: number;
 }
 
+/** A numerator and a denominator per row, such as right claims and claims, and the document it came from. */
+export interface RatioRow {
+  readonly docId: string;
+  readonly numerator: number;
+  readonly denominator: number;
+}
+
 // Above this the percentiles no longer move in the third digit, and a typing error would run for hours.
 const MAX_RESAMPLES = 1_000_000;
 
@@ -58,6 +65,18 @@ export function bootstrapFve(rows: readonly FveRow[], options: BootstrapOptions)
   if (!(spread > 0))
     throw rowsError(`a variance of ${spread} over ${rows.length} rows`, "a positive variance");
   return ratioInterval(sums, (mse, variance) => 1 - mse / variance, options);
+}
+
+/**
+ * Sum of numerators / sum of denominators. Throws NlaError `bootstrap.rows` as {@link bootstrapMean}, or for a document whose
+ * denominators do not sum to more than 0: a resample of such documents alone would have no ratio.
+ */
+export function bootstrapRatio(rows: readonly RatioRow[], options: BootstrapOptions): Interval {
+  const sums = sumsByDocument(rows, ({ numerator, denominator }) => [numerator, denominator]);
+  const least = sums.reduce((lowest, [, denominator]) => Math.min(lowest, denominator), Infinity);
+  if (!(least > 0))
+    throw rowsError(`a document with denominator ${least}`, "a positive one in every document");
+  return ratioInterval(sums, (numerator, denominator) => numerator / denominator, options);
 }
 
 type Pair = readonly [numerator: number, denominator: number];

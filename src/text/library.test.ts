@@ -98,3 +98,34 @@ describe("decoders", () => {
     expect(() => createDecoder({ type: "Rot13" }, "t")).toThrow(/decoder type "Rot13"/);
   });
 });
+
+function tokensOfWords(text: string, unk_token?: string): string[] {
+  const tokenizer = createLibraryTokenizer({
+    added_tokens: [],
+    decoder: null,
+    post_processor: null,
+    pre_tokenizer: { type: "WhitespaceSplit" },
+    model: {
+      type: "WordLevel",
+      vocab: { cat: 0, cats: 1, s: 2, "<unk>": 3 },
+      ...(unk_token === undefined ? {} : { unk_token }),
+    },
+  });
+  return tokenizer.encode(text, { add_special_tokens: false }).tokens;
+}
+
+describe("whole words", () => {
+  it("are tokens or unknown, and never cut into pieces", () => {
+    expect(tokensOfWords("cat cats catss s", "<unk>")).toEqual(["cat", "cats", "<unk>", "s"]);
+  });
+
+  it("call the unknown <unk> where the file does not name it, and do not fuse it", () => {
+    expect(tokensOfWords("dog dog cat")).toEqual(["<unk>", "<unk>", "cat"]);
+  });
+
+  it("take a word of a million letters in no time", () => {
+    const before = performance.now();
+    expect(tokensOfWords("a".repeat(1_000_000))).toEqual(["<unk>"]);
+    expect(performance.now() - before).toBeLessThan(2000);
+  });
+});

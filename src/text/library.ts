@@ -4,6 +4,7 @@
 // it is declared here; a test encodes with every kind.
 import * as library from "@huggingface/tokenizers";
 import { isObject } from "./tokenizer-files.js";
+import type { JsonObject } from "./tokenizer-files.js";
 
 /** What is used of the library's tokenizer. */
 export interface LibraryTokenizer {
@@ -42,13 +43,39 @@ export function createLibraryTokenizer(
   eosToken?: string,
 ): LibraryTokenizer {
   const preTokenizer = withPrependScheme(rules["pre_tokenizer"] ?? null);
+  const model = rules["model"];
+  const wordLevel = isObject(model) && model["type"] === "WordLevel" ? model : null;
   const tokenizer = new Tokenizer(
-    { ...rules, normalizer: rules["normalizer"] ?? null, pre_tokenizer: preTokenizer },
+    {
+      ...rules,
+      model: wordLevel ? asWordPiece(wordLevel) : model,
+      normalizer: rules["normalizer"] ?? null,
+      pre_tokenizer: preTokenizer,
+    },
     eosToken === undefined ? {} : { eos_token: eosToken },
   );
   correct(tokenizer.pre_tokenizer, preTokenizer);
   fuseWithinWords(tokenizer.model);
+  if (wordLevel) keepWordsWhole(tokenizer.model, wordLevel);
   return tokenizer;
+}
+
+/** What a word-level model without a name for it calls an unknown word. */
+const UNKNOWN_WORD = "<unk>";
+
+/** A whole-word vocabulary for the library, which has no such model: as pieces of words, to be found whole only. */
+function asWordPiece(model: JsonObject): JsonObject {
+  const { vocab, unk_token = UNKNOWN_WORD } = model;
+  return { type: "WordPiece", vocab, unk_token, continuing_subword_prefix: "" };
+}
+
+/** A word is a token or unknown. Pieces are not looked for: they would take the square of a long word's length. */
+function keepWordsWhole(
+  model: LibraryTokenizer["model"],
+  { vocab, unk_token = UNKNOWN_WORD }: JsonObject,
+): void {
+  const known = new Set(Object.keys(vocab as object));
+  model._call = (words) => words.map((word) => (known.has(word) ? word : (unk_token as string)));
 }
 
 /** Old files say `add_prefix_space: false` where new ones say `prepend_scheme: "never"`; the library reads only the latter. */

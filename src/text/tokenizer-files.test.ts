@@ -54,9 +54,9 @@ const broken: [string, Record<string, string | Uint8Array | object>, string, Reg
   ["no model", { "tokenizer.json": { added_tokens: [] } }, "tokenizer.json", /"model" is absent/],
   [
     "an unknown model type",
-    { "tokenizer.json": { ...sound, model: { type: "WordLevel", vocab: { a: 0 } } } },
+    { "tokenizer.json": { ...sound, model: { type: "PieceLevel", vocab: { a: 0 } } } },
     "tokenizer.model_unknown",
-    /model type "WordLevel"; wanted BPE, Unigram, WordPiece/,
+    /model type "PieceLevel"; wanted BPE, Unigram, WordPiece, WordLevel/,
   ],
   [
     "an empty vocabulary",

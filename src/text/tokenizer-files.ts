@@ -22,15 +22,15 @@ export interface TokenizerFiles {
   readonly templateFile: string | null;
 }
 
-/** The models of tokenizer.json that the tokenizer library implements. */
-export type ModelType = "BPE" | "Unigram" | "WordPiece";
+/** The models of tokenizer.json that text/ implements. */
+export type ModelType = "BPE" | "Unigram" | "WordPiece" | "WordLevel";
 
-const MODEL_TYPES: readonly string[] = ["BPE", "Unigram", "WordPiece"];
+const MODEL_TYPES: readonly string[] = ["BPE", "Unigram", "WordPiece", "WordLevel"];
 const MAX_FILE_BYTES = 256 * 2 ** 20; // the largest real one (Gemma 3) has 33 MB; stops reading a model file by mistake
 
 /**
  * Reads a tokenizer directory. Throws NlaError: `tokenizer.missing` without tokenizer.json, `tokenizer.json` for text that is
- * not a JSON object or not UTF-8, `tokenizer.model_unknown` for a model type that is not BPE, Unigram or WordPiece,
+ * not a JSON object or not UTF-8, `tokenizer.model_unknown` for a model type that is none of `ModelType`,
  * `tokenizer.too_large` for a file that cannot be a tokenizer.
  */
 export async function readTokenizerFiles(directory: string): Promise<TokenizerFiles> {
