@@ -179,12 +179,12 @@ const hashes = async (folder: string) => {
   return found;
 };
 
-describe("saveDecoderLike", () => {
-  const weightsOf = async (folder: string) =>
-    Object.fromEntries(
-      Object.entries(await hashes(folder)).filter(([name]) => /safetensors|config\.json$/.test(name)),
-    );
+const weightsOf = async (folder: string) =>
+  Object.fromEntries(
+    Object.entries(await hashes(folder)).filter(([name]) => /safetensors|config\.json$/.test(name)),
+  );
 
+describe("saveDecoderLike", () => {
   test.each([TRAINED, ...(SHARDED === null ? [] : [SHARDED])])(
     "unchanged, byte for byte: %s",
     async (from) => {
