@@ -42,6 +42,15 @@ export interface EngineReport {
     readonly libraries: readonly string[];
   } | null;
   readonly devices: readonly EngineDevice[];
+  /** nlakit's own CPU kernels; absent or null where the engine says nothing of them. */
+  readonly kernels?: {
+    /** The instruction set in use; null: ggml's kernels are used, several times slower. */
+    readonly level: string | null;
+    /** Whether products in bf16 are faster than in f32. */
+    readonly fastBf16: boolean;
+    readonly reason: string | null;
+    readonly next: string | null;
+  } | null;
   readonly problems: readonly Problem[];
 }
 
@@ -250,6 +259,14 @@ function gibibytes(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
+function kernelLine({ level, fastBf16, reason, next }: NonNullable<EngineReport["kernels"]>): string {
+  if (level !== null) return `native CPU kernels: ${level}${fastBf16 ? "" : ", bf16 computed in f32"}`;
+  const lost = "training and reading run on ggml's own kernels, at a third of the speed or less";
+  const lines = [`native CPU kernels: none (${printable(reason ?? "?")}); ${lost}`];
+  if (next !== null) lines.push(`  next: ${printable(next)}`);
+  return lines.join("\n");
+}
+
 /** The report as a page for people. */
 export function renderDoctor(report: DoctorReport): string {
   const { machine, engine, packages, problems } = report;
@@ -269,6 +286,7 @@ export function renderDoctor(report: DoctorReport): string {
       ? "ggml: not loaded"
       : `ggml ${ggml.version} (${ggml.commit}) from ${ggml.package}\n  ${wrap(ggml.libraries.map(printable).join(", "), 100).join("\n  ")}`,
   );
+  if (engine.kernels) parts.push(kernelLine(engine.kernels));
   if (engine.devices.length > 0) {
     const columns = [
       { header: "device" },
@@ -314,8 +332,21 @@ export function doctorCommand(options: Pick<DoctorOptions, "version" | "describe
     examples: [
       { command: "nla doctor", does: "a page to read" },
       { command: "nla doctor --json", does: "the same for a bug report" },
+      { command: "nla doctor --kernels", does: "how fast each op is here" },
     ],
-    action: async (_, __, { json, stdout }) => {
+    options: [{ flags: "--kernels", description: "time each op instead, on one core" }],
+    action: async (_, chosen, { json, stdout }) => {
+      if (chosen["kernels"] === true) {
+        // Loaded only here: the doctor has to work where the engine does not.
+        const [{ Device }, { renderKernels, timeKernels }] = await Promise.all([
+          import("../tensor/index.js"),
+          import("./kernels.js"),
+        ]);
+        using device = Device.open({ threads: 1 }); // with more, the waiting for each other is what is measured
+        const timings = await timeKernels(device);
+        stdout.write(json ? `${JSON.stringify(timings, null, 2)}\n` : `${renderKernels(timings)}\n`);
+        return EXIT_CODES.ok;
+      }
       const report = await examine(options);
       stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderDoctor(report));
       return report.ok ? EXIT_CODES.ok : EXIT_CODES.failed;

@@ -3,8 +3,11 @@ import koffi from "koffi";
 import { availableParallelism, totalmem } from "node:os";
 import { NlaError } from "../error.js";
 import type { Pointer } from "./ggml.js";
+import { loadKernels } from "./kernels.js";
+import type { Kernels } from "./kernels.js";
 import { loadLibrary } from "./library.js";
 import type { GgmlLibrary } from "./library.js";
+import { NativeMemory } from "./memory.js";
 
 /** What kind of hardware a device is. */
 export type DeviceKind = "cpu" | "gpu" | "integrated-gpu" | "accelerator" | "other";
@@ -53,6 +56,8 @@ export interface DeviceOptions {
   readonly device?: string;
   /** CPU threads. Defaults to the number of cores this process may use. */
   readonly threads?: number;
+  /** Whether nlakit's own CPU kernels are used where they are there. Defaults to true. */
+  readonly kernels?: boolean;
 }
 
 /** One open backend. Computations on it queue up, so that two callers never share its thread pool or scratch memory. */
@@ -60,24 +65,38 @@ export class Device implements Disposable {
   readonly info: DeviceInfo;
   readonly threads: number;
   readonly library: GgmlLibrary;
+  /** nlakit's own kernels, or null: on other devices than CPUs, without the library, with NLA_KERNELS=off. */
+  readonly kernels: Kernels | null;
+  #scratch: NativeMemory | null = null;
   #backend: Pointer | null;
   #queue: Promise<unknown> = Promise.resolve();
   #waiting = 0; // tasks in the queue, with the one that runs
 
-  private constructor(library: GgmlLibrary, info: DeviceInfo, threads: number, backend: Pointer) {
+  private constructor(
+    library: GgmlLibrary,
+    info: DeviceInfo,
+    threads: number,
+    backend: Pointer,
+    kernels: Kernels | null,
+  ) {
     this.library = library;
     this.info = info;
     this.threads = threads;
     this.#backend = backend;
+    this.kernels = kernels;
   }
 
   /**
    * Opens a device.
    *
    * @throws NlaError `engine.device` where there is none of that name, `engine.threads` for a thread count that is not
-   *   an integer between 1 and 512
+   *   an integer between 1 and 512, `engine.kernels` where NLA_KERNELS is not valid
    */
-  static open({ device = "cpu", threads = availableParallelism() }: DeviceOptions = {}): Device {
+  static open({
+    device = "cpu",
+    threads = availableParallelism(),
+    kernels = true,
+  }: DeviceOptions = {}): Device {
     if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
       throw new NlaError({
         code: "engine.threads",
@@ -117,7 +136,8 @@ export class Device implements Disposable {
         threads,
       );
     }
-    return new Device(library, info, threads, backend);
+    const own = kernels && info.kind === "cpu" ? loadKernels() : null;
+    return new Device(library, info, threads, backend, own);
   }
 
   /** True after {@link Device[Symbol.dispose]}. */
@@ -137,6 +157,15 @@ export class Device implements Disposable {
       });
     }
     return this.#backend;
+  }
+
+  /** Memory that kernels pack and sum in, one part for each thread: one graph computes at a time. For `engine/` only. */
+  get kernelScratch(): Pointer {
+    const bytes = this.threads * (this.kernels?.scratchBytes ?? 0) + 64; // to align it
+    this.#scratch ??= new NativeMemory(this, [
+      { extent: [bytes / 4, 1, 1, 1], dtype: "f32", name: "scratch" },
+    ]);
+    return this.#scratch.tensors[0] as Pointer;
   }
 
   /**
@@ -189,6 +218,7 @@ export class Device implements Disposable {
   [Symbol.dispose](): void {
     const backend = this.#backend;
     if (backend === null) return;
+    this.#scratch?.[Symbol.dispose]();
     this.#backend = null;
     this.release(() => this.library.ggml.ggml_backend_free(backend));
   }

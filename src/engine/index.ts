@@ -4,11 +4,21 @@ export type { DeviceInfo, DeviceKind, DeviceOptions } from "./device.js";
 export { BYTES, GGML_TYPE } from "./dtype.js";
 export type { Dtype } from "./dtype.js";
 export type { OpName, Pointer as Handle } from "./ggml.js";
+export { describeKernels, KERNEL_LEVELS, loadKernels } from "./kernels.js";
+export type {
+  DirectMatrix,
+  DirectProduct,
+  KernelLevel,
+  KernelName,
+  KernelReport,
+  Kernels,
+} from "./kernels.js";
 export { GGML_VERSION, loadLibrary, nativePackages } from "./library.js";
 export type { GgmlLibrary, NativePackage } from "./library.js";
 export { bytesOf, NativeMemory, readTensor, requireRoom, writeTensor } from "./memory.js";
 export type { Extent, NativeSpec } from "./memory.js";
 export { NativeGraph } from "./native-graph.js";
+export type { KernelSettings } from "./native-graph.js";
 export { describeEngine } from "./report.js";
 export type { DeviceReport, EngineProblem, EngineReport, GgmlReport } from "./report.js";
 export { selfTest } from "./self-test.js";

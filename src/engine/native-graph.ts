@@ -5,6 +5,8 @@ import type { Device } from "./device.js";
 import { GGML_TYPE } from "./dtype.js";
 import type { Dtype } from "./dtype.js";
 import type { OpName, Pointer } from "./ggml.js";
+import { packSettings } from "./kernel-layout.js";
+import type { KernelName, Kernels } from "./kernels.js";
 import { requireRoom } from "./memory.js";
 import type { Extent } from "./memory.js";
 
@@ -20,6 +22,18 @@ const MAX_TENSORS = 2 ** 20;
 // free blocks for good, so their number is bounded, with room for those that live a while.
 const MAX_KEPT = 200;
 
+const LARGE_BYTES = 2 ** 23; // below this, large pages would cost more memory than they save time
+const EVERY_THREAD = -1; // ggml calls a custom op on all of its threads; the number only enters its plan
+
+/** What a kernel is told beside its sources. */
+export interface KernelSettings {
+  readonly flags?: number;
+  readonly value?: number;
+  readonly outside?: number;
+  /** Of the result. Defaults to f32; some kernels also give bf16. */
+  readonly dtype?: "f32" | "bf16";
+}
+
 /** A graph under construction, then allocated, then computed any number of times. */
 export class NativeGraph implements Disposable {
   readonly maxTensors: number;
@@ -29,6 +43,7 @@ export class NativeGraph implements Disposable {
   #allocator: Pointer | null = null;
   #tensors = 0;
   readonly #kept = new Set<Pointer>();
+  #ownNode: Pointer | null = null; // some node whose memory the allocator will give
 
   /**
    * @param maxTensors how many tensors the graph may have; metadata for them is reserved, not touched
@@ -110,6 +125,51 @@ export class NativeGraph implements Disposable {
     return build(context, ...values);
   }
 
+  /**
+   * Adds a node that one of nlakit's own kernels computes (native/*.c says what each takes). CPU devices only.
+   *
+   * @param sources at most eight, null where an optional one is left out
+   * @param outside as for {@link NativeGraph.node}
+   */
+  kernel(
+    name: KernelName,
+    extent: Extent,
+    sources: readonly (Pointer | null)[],
+    { flags = 0, value = 0, outside = 0, dtype = "f32" }: KernelSettings = {},
+  ): Pointer {
+    const { kernels, kernelScratch } = this.#device;
+    const context = this.#count(TENSORS_PER_NODE + outside + 1); // and the scratch, where this is its first use
+    const { ggml } = this.#device.library;
+    const all = BigUint64Array.from([kernelScratch, ...sources], (source) => source ?? 0n);
+    this.#ownNode = ggml.ggml_custom_4d(
+      context,
+      GGML_TYPE[dtype],
+      ...extent,
+      all as unknown as Pointer,
+      all.length,
+      (kernels as Kernels).op(name),
+      EVERY_THREAD,
+      packSettings(flags, value),
+    ) as Pointer;
+    return this.#ownNode;
+  }
+
+  /** The same, writing over the first tensor. It has no scratch. */
+  kernelInPlace(name: KernelName, target: Pointer, sources: readonly Pointer[], outside = 0): Pointer {
+    const { kernels, library } = this.#device;
+    const context = this.#count(TENSORS_PER_NODE + outside);
+    const all = BigUint64Array.from(sources);
+    return library.ggml.ggml_custom_inplace(
+      context,
+      target,
+      all as unknown as Pointer,
+      all.length,
+      (kernels as Kernels).op(name),
+      EVERY_THREAD,
+      packSettings(0, 0),
+    ) as Pointer;
+  }
+
   /** How many elements ggml gives a node: a check on the shape that `tensor/` computed. */
   elements(tensor: Pointer): number {
     return Number(this.#device.library.ggml.ggml_nelements(tensor));
@@ -184,8 +244,19 @@ export class NativeGraph implements Disposable {
       ggml.ggml_gallocr_free(allocator);
       throw error;
     }
+    this.#askForLargePages();
     this.#allocator = allocator;
     return Number(ggml.ggml_gallocr_get_buffer_size(allocator, 0));
+  }
+
+  /** A training step walks through hundreds of megabytes: with pages of 4 KiB, a tenth of the time goes into finding them. */
+  #askForLargePages(): void {
+    const { kernels, library } = this.#device;
+    const buffer = this.#ownNode === null ? null : kernels?.bufferOf(this.#ownNode);
+    if (!kernels || !buffer) return;
+    const start = library.ggml.ggml_backend_buffer_get_base(buffer);
+    const bytes = Number(library.ggml.ggml_backend_buffer_get_size(buffer));
+    if (start !== null && bytes >= LARGE_BYTES) kernels.largePages(start, bytes);
   }
 
   /** Runs the graph once, off the event loop. */

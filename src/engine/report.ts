@@ -6,6 +6,8 @@ import koffi from "koffi";
 import { messageOf, NlaError } from "../error.js";
 import { Device, listDevices } from "./device.js";
 import type { DeviceInfo, DeviceKind } from "./device.js";
+import { describeKernels } from "./kernels.js";
+import type { KernelReport } from "./kernels.js";
 import { GGML_VERSION, loadLibrary, nativePackages } from "./library.js";
 import type { GgmlLibrary } from "./library.js";
 import { selfTest } from "./self-test.js";
@@ -50,6 +52,8 @@ export interface EngineReport {
   /** Null where no library could be loaded; `problems` says why. */
   readonly ggml: GgmlReport | null;
   readonly devices: readonly DeviceReport[];
+  /** nlakit's own CPU kernels, and where there are none the reason and what to do; null without ggml. */
+  readonly kernels: KernelReport | null;
   readonly problems: readonly EngineProblem[];
 }
 
@@ -69,7 +73,7 @@ export async function describeEngine(): Promise<EngineReport> {
     library = loadLibrary();
   } catch (error) {
     problems.push(problemOf("the compute engine", error));
-    return { platform, ggml: null, devices: [], problems };
+    return { platform, ggml: null, devices: [], kernels: null, problems };
   }
   const devices: DeviceReport[] = [];
   for (const info of listDevices()) devices.push(await describeDevice(info));
@@ -79,7 +83,7 @@ export async function describeEngine(): Promise<EngineReport> {
   for (const { name, directory } of nativePackages(platform)) {
     if (directory !== null) problems.push(...gpuProblems(name, directory, devices));
   }
-  return { platform, ggml: describeLibrary(library), devices, problems };
+  return { platform, ggml: describeLibrary(library), devices, kernels: describeKernels(), problems };
 }
 
 function describeLibrary(library: GgmlLibrary): GgmlReport {

@@ -135,6 +135,8 @@ export function adamw(options: AdamwOptions = {}): Optimizer<AdamwState> {
   };
 }
 
+const SQUARE_SLOTS = 64; // partial sums of the kernel in native/optimizer.c
+
 /** One graph for the norm, whose value decides whether and how the other, the update, runs. */
 function stepGraphs(
   gradients: GradientSums,
@@ -147,7 +149,9 @@ function stepGraphs(
   const norm = new Graph(device, { recording: false, maxTensors });
   let total: Tensor | null = null;
   for (const tensor of gradients.sums.tensors.values()) {
-    const part = sum(norm, square(norm, tensor));
+    const part = norm.native
+      ? sum(norm, norm.emitKernel("square_sums", [SQUARE_SLOTS], [tensor]))
+      : sum(norm, square(norm, tensor));
     total = total ? add(norm, total, part) : part;
   }
   const sumOfSquares = norm.output(total as Tensor);
@@ -160,8 +164,13 @@ function stepGraphs(
     const group = groupOf(name);
     const m = moments.get(`m.${name}`);
     const v = moments.get(`v.${name}`);
-    const clipped = mul(apply, gradients.sums.get(name), clip);
+    const gradient = gradients.sums.get(name);
     const setting = settings.at(group) as Tensor; // -1, no group of its own, is the last
+    if (apply.native) {
+      apply.expand(apply.emitKernelInPlace("adamw", parameter, [gradient, m, v, setting, clip]));
+      continue;
+    }
+    const clipped = mul(apply, gradient, clip);
     apply.expand(apply.emit("opt_step_adamw", parameter.shape, "f32", parameter, clipped, m, v, setting));
   }
   apply.compile();

@@ -3,7 +3,7 @@
 //
 // Ops are plain functions beside this file (`matmul(g, a, b)`); this class only knows nodes, inputs, tape and memory.
 import { bytesOf, NativeGraph, requireRoom } from "../engine/index.js";
-import type { Device, Dtype, Handle, OpName } from "../engine/index.js";
+import type { Device, Dtype, Handle, KernelName, KernelSettings, OpName } from "../engine/index.js";
 import { NlaError } from "../error.js";
 import { extentOf, formatShape, requireDtypeName, sameShape, shapeError, sizeOf } from "./shape.js";
 import type { Shape } from "./shape.js";
@@ -11,8 +11,11 @@ import { GraphInputs } from "./inputs.js";
 import { requireOwner, Tensor } from "./tensor.js";
 import type { HostArray, Owner } from "./tensor.js";
 
-/** An operand and how the gradient of a result becomes the gradient of that operand. */
-export type Pullback = readonly [operand: Tensor, gradient: (dy: Tensor) => Tensor];
+/**
+ * An operand and how the gradient of a result becomes the gradient of that operand. `sum` is what other uses of the operand
+ * have given so far: a rule that adds it to its own result says so with {@link Graph.summed}.
+ */
+export type Pullback = readonly [operand: Tensor, gradient: (dy: Tensor, sum: Tensor | null) => Tensor];
 
 interface TapeEntry {
   readonly result: Tensor;
@@ -69,7 +72,9 @@ export class Graph implements Owner, Disposable {
   #runs = 0; // waiting or under way
   #ran = false;
   readonly #memo = new Map<Tensor, Map<string, Tensor>>();
+  readonly #offers = new Map<Tensor, Map<string, () => Tensor>>();
   readonly #seeds = new WeakSet<Tensor>();
+  readonly #summed = new WeakSet<Tensor>();
 
   constructor(device: Device, { compute = "f32", recording = true, maxTensors = 32_768 }: GraphOptions = {}) {
     requireChoice("compute", compute, ["f32", "bf16"]);
@@ -150,6 +155,52 @@ export class Graph implements Owner, Disposable {
     return new Tensor(this, handle, shape, dtype, op);
   }
 
+  /** Whether nlakit's own kernels compute ops of this graph: CPU devices, unless they are missing or switched off. */
+  get native(): boolean {
+    return this.device.kernels !== null;
+  }
+
+  /**
+   * Adds a node that a kernel of nlakit's own computes; only where {@link Graph.native} is true. Like {@link Graph.emit}, it
+   * checks no shapes: native/*.c says what each kernel takes, and which give bf16 as well as f32.
+   */
+  emitKernel(
+    name: KernelName,
+    shape: Shape,
+    operands: readonly (Tensor | null)[],
+    settings: Omit<KernelSettings, "outside"> = {},
+  ): Tensor {
+    this.#requireOpen(name);
+    const { dtype = "f32" } = settings;
+    const extent = extentOf(shape, name);
+    requireRoom(this.device, () => `${name} ${formatShape(shape)}`, bytesOf(extent, dtype));
+    const [handles, outside] = this.#handles(name, operands);
+    return new Tensor(
+      this,
+      this.#native.kernel(name, extent, handles, { ...settings, outside }),
+      shape,
+      dtype,
+      name,
+    );
+  }
+
+  /** The same, writing over `target`, whose new value is the result. */
+  emitKernelInPlace(name: KernelName, target: Tensor, operands: readonly Tensor[]): Tensor {
+    this.#requireOpen(name);
+    const [[first, ...handles], outside] = this.#handles(name, [target, ...operands]);
+    const handle = this.#native.kernelInPlace(name, first as Handle, handles as Handle[], outside);
+    return new Tensor(this, handle, target.shape, target.dtype, name);
+  }
+
+  #handles(op: string, operands: readonly (Tensor | null)[]): [handles: (Handle | null)[], outside: number] {
+    const before = this.#foreign.size;
+    const handles = operands.map((operand) => {
+      if (operand) this.#checkOwner(op, operand);
+      return operand?.handle ?? null;
+    });
+    return [handles, this.#foreign.size - before];
+  }
+
   #checkOwner(op: string, operand: Tensor): void {
     if (operand.owner === this) return;
     if (operand.device === this.device && !(operand.owner instanceof Graph)) {
@@ -173,8 +224,17 @@ export class Graph implements Owner, Disposable {
     let derived = this.#memo.get(from);
     if (!derived) this.#memo.set(from, (derived = new Map()));
     let tensor = derived.get(what);
-    if (!tensor) derived.set(what, (tensor = make()));
+    if (!tensor) derived.set(what, (tensor = (this.#offers.get(from)?.get(what) ?? make)()));
     return tensor;
+  }
+
+  /**
+   * For ops that can make their result in another form as cheaply as in the first one: {@link Graph.derive} then calls this.
+   * Where nothing else reads the first form, it is never computed.
+   */
+  offer(from: Tensor, what: string, make: () => Tensor): Tensor {
+    this.#offers.set(from, new Map([[what, make]]));
+    return from;
   }
 
   /**
@@ -234,12 +294,13 @@ export class Graph implements Owner, Disposable {
       const dy = gradients.get(result);
       if (!dy) continue;
       for (const [operand, gradient] of pullbacks) {
-        const piece = gradient(dy);
+        const sum = gradients.get(operand) ?? null;
+        const piece = gradient(dy, sum);
         if (!sameShape(piece.shape, operand.shape)) {
           throw shapeError(`gradient of ${result.name}`, [piece.shape, operand.shape], "the operand's shape");
         }
-        const sum = gradients.get(operand);
-        gradients.set(operand, sum ? this.emit("add", operand.shape, "f32", sum, piece) : piece);
+        const separate = sum !== null && !this.#summed.has(piece);
+        gradients.set(operand, separate ? this.emit("add", operand.shape, "f32", sum, piece) : piece);
       }
       // The order of execution is the order of expansion: fix it here, so that a gradient is complete before it is used.
       for (const [operand] of pullbacks) this.expand(gradients.get(operand) as Tensor);
@@ -250,6 +311,12 @@ export class Graph implements Owner, Disposable {
   /** Whether a gradient is the seed of {@link Graph.backward}, the number one: multiplying by it can be left out. */
   isSeed(gradient: Tensor): boolean {
     return this.#seeds.has(gradient);
+  }
+
+  /** For rules: marks a gradient that has the `sum` it was given in it, so that {@link Graph.backward} does not add it again. */
+  summed(gradient: Tensor): Tensor {
+    this.#summed.add(gradient);
+    return gradient;
   }
 
   /** Fixes that `tensor` and what it needs run after everything expanded so far. */

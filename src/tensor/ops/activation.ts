@@ -4,6 +4,7 @@ import { sameShape, shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype } from "./check.js";
 import { affine, mul, square, tanh } from "./elementwise.js";
+import { asDtype, partOf } from "./layout.js";
 
 /** x · sigmoid(x). @throws NlaError `tensor.dtype` */
 export function silu(g: Graph, x: Tensor): Tensor {
@@ -28,6 +29,7 @@ export function geluTanh(g: Graph, x: Tensor): Tensor {
 export function swiglu(g: Graph, gate: Tensor, up: Tensor): Tensor {
   if (!sameShape(gate.shape, up.shape)) throw shapeError("swiglu", [gate.shape, up.shape], "equal shapes");
   requireDtype("swiglu", "f32", gate, up);
+  if (g.native) return nativeGate(g, gate, up, SILU);
   return g.record(
     g.emit("swiglu_split", gate.shape, "f32", gate, up),
     [gate, (dy) => g.emit("silu_back", gate.shape, "f32", mul(g, dy, up), gate)],
@@ -38,5 +40,24 @@ export function swiglu(g: Graph, gate: Tensor, up: Tensor): Tensor {
 /** geluTanh(gate) · up. @throws NlaError `tensor.shape`, `tensor.dtype` */
 export function geglu(g: Graph, gate: Tensor, up: Tensor): Tensor {
   if (!sameShape(gate.shape, up.shape)) throw shapeError("geglu", [gate.shape, up.shape], "equal shapes");
-  return mul(g, geluTanh(g, gate), up);
+  requireDtype("geglu", "f32", gate, up);
+  return g.native ? nativeGate(g, gate, up, GELU) : mul(g, geluTanh(g, gate), up);
+}
+
+// The kernel's flag (native/rows.c).
+const SILU = 0;
+const GELU = 1;
+
+/** A gated activation in one kernel each way; the reverse one gives both gradients, one after the other. */
+function nativeGate(g: Graph, gate: Tensor, up: Tensor, flags: number): Tensor {
+  const { size, shape } = gate;
+  let swept: Tensor | null = null;
+  const sweep = (dy: Tensor) => (swept ??= g.emitKernel("gated_back", [2 * size], [dy, gate, up], { flags }));
+  const gated = (dtype: "f32" | "bf16") => g.emitKernel("gated", shape, [gate, up], { flags, dtype });
+  const y = g.record(
+    gated("f32"),
+    [gate, (dy) => partOf(g, sweep(dy), 0, shape)],
+    [up, (dy) => partOf(g, sweep(dy), size, shape)],
+  );
+  return g.offer(y, asDtype("bf16"), () => gated("bf16"));
 }

@@ -4,7 +4,7 @@ import { extentOf, formatShape, shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { softcap } from "./elementwise.js";
-import { permute, reshape } from "./layout.js";
+import { partOf, permute, reshape } from "./layout.js";
 import { matmul } from "./matmul.js";
 
 /**
@@ -56,13 +56,14 @@ export interface AttentionOptions {
  */
 export function attention(g: Graph, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
   const { batch, t, heads, headDim, s, kvHeads } = dimensions("attention", q, k, v);
+  requireCap("attention", options);
+  if (hasAttention(g, options, t, s)) return nativeAttention(g, q, k, v, options, batch);
   const group = heads / kvHeads;
   // The queries of a group are rows of one matrix: no broadcasting of keys, and so no sum over them in the gradient.
   const rows = reshape(g, permute(g, q, [0, 2, 1, 3]), [batch, kvHeads, group * t, headDim]);
   const keys = permute(g, k, [0, 2, 1, 3]); // [batch, kvHeads, s, headDim]
   const values = permute(g, v, [0, 2, 3, 1]); // [batch, kvHeads, headDim, s]
   let scores = reshape(g, matmul(g, rows, keys, { transposeB: true, compute: "f32" }), [batch, heads, t, s]);
-  requireCap("attention", options);
   // softcap(scale · s) = scale · softcap at cap/scale of s, so that softmax can apply the scale in either case.
   if (options.softcap != null) scores = softcap(g, scores, options.softcap / options.scale);
   const p = reshape(g, softmax(g, scores, options.mask, options.scale), [batch, kvHeads, group * t, s]);
@@ -114,6 +115,19 @@ export function cachedAttention(
   requireNumber("cachedAttention", "scale", scale);
   requireCap("cachedAttention", options);
   g.refuseGradient("cachedAttention", q, k, v, mask);
+  if (k.dtype === "f32" && hasAttention(g, options, t, s)) {
+    const shape = [batch, t, heads * headDim];
+    // A query or a few: the cache is read as it lies. More: they are a matrix.
+    if (t < FEWEST_QUERIES) {
+      return g.emitKernel("attention_step", shape, [q, k, v, mask], { flags: HEADS_FIRST, value: scale });
+    }
+    const flags = (g.compute === "bf16" ? ATTEND_BF16 : 0) | HEADS_FIRST;
+    const all = g.emitKernel("attention", [q.size + batch * heads * t], [q, k, v, mask], {
+      flags,
+      value: scale,
+    });
+    return partOf(g, all, 0, shape);
+  }
   const queries =
     t === 1
       ? g.emit("reshape_4d", [batch, heads, 1, headDim], "f32", q, headDim, 1, heads, batch)
@@ -131,6 +145,54 @@ export function cachedAttention(
     cap ?? 0,
   );
   return reshape(g, y, [batch, t, heads * headDim]);
+}
+
+// Flags of the kernels (native/attention.c).
+const ATTEND_BF16 = 1;
+const HEADS_FIRST = 2;
+// Fewer queries than this are not worth packing the keys.
+const FEWEST_QUERIES = 8;
+// Beyond it a row of scores does not fit the kernel's scratch.
+const LONGEST = 65_536;
+
+function hasAttention(g: Graph, { softcap: cap = null }: AttentionOptions, t: number, s: number): boolean {
+  return g.native && cap === null && t <= LONGEST && s <= LONGEST;
+}
+
+/** Attention in one kernel each way. The forward one also gives the logarithms of the rows' sums, which the reverse one needs. */
+function nativeAttention(
+  g: Graph,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { mask, scale }: AttentionOptions,
+  batch: number,
+): Tensor {
+  const [, t, heads, headDim] = q.shape as [number, number, number, number];
+  requireDtype("attention", "f32", q, k, v, mask);
+  requireMask(mask, [batch, heads, t, k.shape[1] as number]);
+  requireNumber("attention", "scale", scale);
+  g.refuseGradient("attention", mask);
+  const settings = { flags: g.compute === "bf16" ? ATTEND_BF16 : 0, value: scale };
+  const all = g.emitKernel("attention", [q.size + batch * heads * t], [q, k, v, mask], settings);
+  let swept: Tensor | null = null;
+  const sweep = (dy: Tensor) =>
+    (swept ??= g.emitKernel("attention_back", [q.size + 2 * k.size], [dy, q, k, v, mask, all], settings));
+  return g.record(
+    partOf(g, all, 0, [batch, t, heads * headDim]),
+    [q, (dy) => partOf(g, sweep(dy), 0, q.shape)],
+    [k, (dy) => partOf(g, sweep(dy), q.size, k.shape)],
+    [v, (dy) => partOf(g, sweep(dy), q.size + k.size, v.shape)],
+  );
+}
+
+/** @param scores the shape of what is masked: [batch, heads, t, s] */
+function requireMask(mask: Tensor, scores: readonly [number, number, number, number]): void {
+  const [batch, , t, s] = scores;
+  const [keys, queries, heads, rows] = extentOf(mask.shape, "attention mask");
+  if (keys !== s || queries !== t || heads !== 1 || (rows !== 1 && rows !== batch)) {
+    throw shapeError("attention", [scores, mask.shape], `a mask [${t}, ${s}] or [${batch}, 1, ${t}, ${s}]`);
+  }
 }
 
 function requireCap(op: string, { softcap: cap = null, scale }: AttentionOptions): void {

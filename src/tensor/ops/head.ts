@@ -5,8 +5,9 @@ import { shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { add, affine, mul, scale, softcap as softcapped, square } from "./elementwise.js";
-import { concatRows, rowsView, transposedAs } from "./layout.js";
-import { linear, multiply, multiplyTransposed } from "./matmul.js";
+import { concatRows, rowsView } from "./layout.js";
+import { linear, multiply, multiplyPlain, multiplyTransposed } from "./matmul.js";
+import { product } from "./product.js";
 
 /** Options of {@link crossEntropy} and {@link tokenLogProbs}. */
 export interface HeadOptions {
@@ -73,6 +74,7 @@ export function crossEntropy(
   }
   requireDtype("crossEntropy", "f32", weights);
   g.refuseGradient("crossEntropy", weights);
+  if (g.native && softcap === null) return nativeCrossEntropy(g, h, w, targets, weights, options);
   const wantsGradient = g.recording && (h.requiresGrad || w.requiresGrad);
   const pieces: Tensor[] = [];
   let loss: Tensor | null = null;
@@ -93,7 +95,7 @@ export function crossEntropy(
       dw = g.expand(dw ? g.emit("add_inplace", w.shape, "f32", dw, piece) : piece);
     }
     if (h.requiresGrad) {
-      const dh = multiply(g, dLogits, transposedAs(g, w, g.compute), g.compute);
+      const dh = multiplyPlain(g, dLogits, w, g.compute);
       pieces.push(g.expand(g.emit("mul", dh.shape, "f32", dh, rowWeights)));
     }
   }
@@ -101,6 +103,49 @@ export function crossEntropy(
   const scaled = (gradient: Tensor, dy: Tensor) => (g.isSeed(dy) ? gradient : mul(g, gradient, dy));
   return g.record(
     result,
+    [h, (dy) => scaled(concatRows(g, pieces), dy)],
+    [w, (dy) => scaled(dw as Tensor, dy)],
+  );
+}
+
+const AS_BF16 = 1; // the kernel's flag (native/rows.c)
+
+/** The same by nlakit's kernels: one of them turns a chunk of logits into the losses and, in place, into its own gradient. */
+function nativeCrossEntropy(
+  g: Graph,
+  h: Tensor,
+  w: Tensor,
+  targets: Tensor,
+  weights: Tensor,
+  options: HeadOptions,
+): Tensor {
+  const { compute } = g;
+  const pieces: Tensor[] = [];
+  let loss: Tensor | null = null;
+  let dw: Tensor | null = null;
+  // Products in bf16 take the gradient in bf16 from where it lies: a copy of it would be the largest tensor of all.
+  const aHoldsBf16 = compute === "bf16" && g.device.kernels?.fastBf16 === true;
+  for (const chunk of chunksOf(g, h, targets, options)) {
+    const { rows } = chunk;
+    const logits = product(g, chunk.h, w, { transposeB: true, compute });
+    const losses = g.emitKernel(
+      "cross_entropy",
+      [rows],
+      [logits, chunk.targets, rowsView(g, weights, chunk.start, rows, 1)],
+      { flags: aHoldsBf16 ? AS_BF16 : 0 },
+    );
+    const part = g.emit("sum", [1], "f32", losses);
+    // Expanded before anything that reads the logits: from here on they hold their gradient.
+    loss = g.expand(loss ? g.emit("add", [1], "f32", loss, part) : part);
+    if (!g.recording) continue;
+    if (w.requiresGrad) {
+      dw = g.expand(product(g, logits, chunk.h, { transposeA: true, compute, base: dw, aHoldsBf16 }));
+    }
+    if (h.requiresGrad) pieces.push(g.expand(product(g, logits, w, { compute, aHoldsBf16 })));
+  }
+  const scaled = (gradient: Tensor, dy: Tensor) => (g.isSeed(dy) ? gradient : mul(g, gradient, dy));
+  return g.record(
+    loss as Tensor,
     [h, (dy) => scaled(concatRows(g, pieces), dy)],
     [w, (dy) => scaled(dw as Tensor, dy)],
   );
@@ -145,7 +190,7 @@ function sweepBack(g: Graph, h: Tensor, w: Tensor, targets: Tensor, dy: Tensor, 
     const head = capped(g, multiply(g, chunk.h, w, g.compute), softcap);
     const { probabilities, ofTarget } = targetProbabilities(g, head.logits, chunk);
     const dLogits = logitGradient(g, probabilities, ofTarget, head.tanh, chunk);
-    const dh = multiply(g, dLogits, transposedAs(g, w, g.compute), g.compute);
+    const dh = multiplyPlain(g, dLogits, w, g.compute);
     pieces.push(g.expand(g.emit("mul", dh.shape, "f32", dh, rowGradient)));
     if (!w.requiresGrad) continue;
     const piece = weightGradient(g, dLogits, g.emit("mul", chunk.h.shape, "f32", chunk.h, rowGradient));

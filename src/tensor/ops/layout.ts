@@ -52,10 +52,15 @@ export function transposedAs(g: Graph, x: Tensor, dtype: Dtype): Tensor {
   });
 }
 
+/** What {@link castTo} derives, for ops that offer it themselves. */
+export function asDtype(dtype: Dtype): string {
+  return `as ${dtype}`;
+}
+
 /** Another element type, converted once per graph; no gradient. */
 export function castTo(g: Graph, x: Tensor, dtype: Dtype): Tensor {
   if (x.dtype === dtype) return x;
-  return g.derive(x, `as ${dtype}`, () => g.emit("cast", x.shape, dtype, x, GGML_TYPE[dtype]));
+  return g.derive(x, asDtype(dtype), () => g.emit("cast", x.shape, dtype, x, GGML_TYPE[dtype]));
 }
 
 /**
@@ -72,7 +77,11 @@ export function gatherRows(g: Graph, table: Tensor, ids: Tensor): Tensor {
   g.boundIndices("gatherRows", ids, rows);
   return g.record(g.emit("get_rows", [ids.size, width], "f32", table, ids), [
     table,
-    (dy) => g.emit("get_rows_back", table.shape, "f32", dy, ids, table),
+    (dy, sum) => {
+      if (!g.native) return g.emit("get_rows_back", table.shape, "f32", dy, ids, table);
+      const added = g.emitKernel("gather_back", table.shape, [dy, ids, sum]);
+      return sum ? g.summed(added) : added;
+    },
   ]);
 }
 
@@ -150,4 +159,13 @@ export function rowsView(g: Graph, x: Tensor, start: number, rows: number, width
     row * rows,
     start * row,
   );
+}
+
+/** For ops: the elements from `start` on of an f32 tensor, seen in a shape of their own; memory is shared, no gradient. */
+export function partOf(g: Graph, x: Tensor, start: number, shape: Shape): Tensor {
+  const [n0, n1, n2, n3] = extentOf(shape, "part");
+  if (start + sizeOf(shape) > x.size)
+    throw shapeError("part", [x.shape, shape], "a part that lies within the tensor");
+  const [row, plane, volume] = [n0 * 4, n0 * n1 * 4, n0 * n1 * n2 * 4];
+  return g.emit("view_4d", shape, x.dtype, x, n0, n1, n2, n3, row, plane, volume, start * 4);
 }

@@ -4,6 +4,7 @@ import { sameShape, shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype } from "./check.js";
 import { castTo, transpose, transposedAs } from "./layout.js";
+import { hasProduct, product, productOnto } from "./product.js";
 
 /** Options of {@link matmul}. */
 export interface MatmulOptions {
@@ -30,12 +31,42 @@ export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = 
   }
   requireDtype("matmul", "f32", a);
   if (b.dtype !== "bf16") requireDtype("matmul", "f32", b);
+  const rows = a.shape.at(transposeA ? -1 : -2) as number;
+  if (hasProduct(g, rows)) return ownProducts(g, a, b, transposeA, transposeB, compute);
   return rowProducts(g, transposeA ? transpose(g, a) : a, transposeB ? b : transpose(g, b), compute);
 }
 
 /** x · wᵀ for a weight [out, in]: [n, in] -> [n, out]. @throws as {@link matmul} */
 export function linear(g: Graph, x: Tensor, w: Tensor): Tensor {
   return matmul(g, x, w, { transposeB: true });
+}
+
+/** By nlakit's kernels: with A and B as given, and dY the gradient, every transposition falls out of the two flags. */
+function ownProducts(
+  g: Graph,
+  a: Tensor,
+  b: Tensor,
+  transposeA: boolean,
+  transposeB: boolean,
+  compute: "f32" | "bf16",
+): Tensor {
+  return g.record(
+    product(g, a, b, { transposeA, transposeB, compute }),
+    [
+      a,
+      (dy, sum) =>
+        transposeA
+          ? productOnto(g, sum, b, dy, { transposeA: transposeB, transposeB: true, compute })
+          : productOnto(g, sum, dy, b, { transposeB: !transposeB, compute }),
+    ],
+    [
+      b,
+      (dy, sum) =>
+        transposeB
+          ? productOnto(g, sum, dy, a, { transposeA: true, transposeB: transposeA, compute })
+          : productOnto(g, sum, a, dy, { transposeA: !transposeA, compute }),
+    ],
+  );
 }
 
 /** a · bᵀ: every row of a with every row of b, which is what ggml multiplies natively. a [..., m, k], b [..., n, k]. */
@@ -49,13 +80,21 @@ function rowProducts(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): T
 
 /** For ops with gradients of their own: aᵀ · b over rows, without a record. a [..., k, m], b [..., k, n] -> [..., m, n]. */
 export function multiplyTransposed(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  if (hasProduct(g, a.shape.at(-1) as number)) return product(g, a, b, { transposeA: true, compute });
   // ggml's CPU kernels round the left side to bf16 anyway: done while transposing, half as much is written.
   const left = g.device.info.kind === "cpu" ? compute : "f32";
   return multiply(g, transposedAs(g, a, left), transposedAs(g, b, compute), compute);
 }
 
+/** For ops with gradients of their own: a · b without a record. a [..., m, k], b [..., k, n]. */
+export function multiplyPlain(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  if (hasProduct(g, a.shape.at(-2) as number)) return product(g, a, b, { compute });
+  return multiply(g, a, transposedAs(g, b, compute), compute);
+}
+
 /** For ops with gradients of their own: a · bᵀ without a record. */
 export function multiply(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  if (hasProduct(g, a.shape.at(-2) as number)) return product(g, a, b, { transposeB: true, compute });
   const shape = [...a.shape.slice(0, -1), b.shape.at(-2) as number];
   // What is bf16 already is multiplied as it is: made f32 in every run, it would cost more than it saves.
   return g.emit("mul_mat", shape, "f32", b.dtype === "bf16" ? b : castTo(g, b, compute), a);

@@ -4,6 +4,7 @@ import { sameShape, shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { affine, div, mul, sqrt, square } from "./elementwise.js";
+import { asDtype, partOf } from "./layout.js";
 import { sumLast } from "./reduce.js";
 
 /**
@@ -17,9 +18,34 @@ export function rmsNorm(g: Graph, x: Tensor, gain: Tensor, eps: number): Tensor 
     throw shapeError("rmsNorm", [x.shape, gain.shape], "x [..., d] and a gain [d]");
   requireDtype("rmsNorm", "f32", x, gain);
   requireNumber("rmsNorm", "eps", eps, "a number not below 0", eps >= 0);
+  if (g.native) return nativeRmsNorm(g, x, gain, eps);
   const unit = g.emit("rms_norm", x.shape, "f32", x, eps);
   const normed = g.record(unit, [x, (dy) => g.emit("rms_norm_back", x.shape, "f32", dy, x, eps)]);
   return mul(g, normed, gain);
+}
+
+// Partial sums over rows in native/rows.c: their number is fixed, so that the gradient is the same for any number of threads.
+const SLOTS = 32;
+
+/** The same in one kernel each way. The reverse one gives both gradients: dx, and partial sums of the gain's after it. */
+function nativeRmsNorm(g: Graph, x: Tensor, gain: Tensor, eps: number): Tensor {
+  const d = gain.size;
+  let swept: Tensor | null = null;
+  const sweep = (dy: Tensor, sum: Tensor | null) =>
+    (swept ??= g.emitKernel("rms_norm_back", [x.size + SLOTS * d], [dy, x, gain, sum], { value: eps }));
+  const unit = (dtype: "f32" | "bf16") => g.emitKernel("rms_norm", x.shape, [x, gain], { value: eps, dtype });
+  const y = g.record(
+    unit("f32"),
+    [
+      x,
+      (dy, sum) => {
+        const dx = partOf(g, sweep(dy, sum), 0, x.shape);
+        return sum ? g.summed(dx) : dx;
+      },
+    ],
+    [gain, (dy) => g.emitKernel("sum_rows", gain.shape, [partOf(g, sweep(dy, null), x.size, [SLOTS, d])])],
+  );
+  return g.offer(y, asDtype("bf16"), () => unit("bf16"));
 }
 
 /**

@@ -39,9 +39,40 @@ export function rope(g: Graph, x: Tensor, positions: Tensor, options: RopeOption
   requireNumber("rope", "theta", theta, "a positive number", theta > 0);
   requireNumber("rope", "magnitude", magnitude, "a positive number", magnitude > 0);
   g.boundIndices("rope", positions, 2 ** 31 - 1);
+  if (g.native) return nativeRope(g, x, positions, theta, divisors, magnitude);
   const settings = [width, HALVES, 0, theta, 1, 0, magnitude, 0, 0];
   return g.record(g.emit("rope_ext", x.shape, "f32", x, positions, divisors, ...settings), [
     x,
     (dy) => g.emit("rope_ext_back", x.shape, "f32", dy, positions, divisors, ...settings),
+  ]);
+}
+
+const INVERSE = 1; // the kernel's flag (native/rows.c)
+
+/** The same by nlakit's kernels: cosines and sines of all positions once per graph, then one kernel each way. */
+function nativeRope(
+  g: Graph,
+  x: Tensor,
+  positions: Tensor,
+  theta: number,
+  divisors: Tensor | null,
+  magnitude: number,
+): Tensor {
+  const [n, , width] = x.shape as [number, number, number];
+  const make = () => {
+    const bits = new Uint32Array(Float32Array.of(magnitude).buffer);
+    return g.emitKernel("rope_table", [n, width], [positions, divisors], {
+      flags: bits[0] as number,
+      value: theta,
+    });
+  };
+  const table = g.derive(
+    divisors ?? positions,
+    `rope ${positions.name} ${width} ${theta} ${magnitude}`,
+    make,
+  );
+  return g.record(g.emitKernel("rope", x.shape, [x, table]), [
+    x,
+    (dy) => g.emitKernel("rope", x.shape, [dy, table], { flags: INVERSE }),
   ]);
 }

@@ -33,6 +33,7 @@ export async function compileChildren(): Promise<Compiled> {
   await writeFile(path.join(directory, "tsconfig.json"), JSON.stringify(settings));
   await writeFile(path.join(directory, "package.json"), '{"type":"module"}');
   await symlink(path.join(root, "node_modules"), path.join(directory, "node_modules"), "junction");
+  await symlink(path.join(root, "native"), path.join(directory, "native"), "junction"); // where the engine looks for its kernels
   await run(path.join(root, "node_modules/.bin/tsc"), ["-p", path.join(directory, "tsconfig.json")], {
     shell: process.platform === "win32",
   });

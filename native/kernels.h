@@ -1,0 +1,140 @@
+// What all files of the kernel library share: the part of ggml's tensor layout they rely on, matrices with strides, the scratch
+// memory of a thread, and how work is split between threads. No arithmetic is done here.
+//
+// The kernels run as ggml custom ops: ggml calls `op(dst, ith, nth, userdata)` on every thread of its pool, and waits for all
+// of them between two nodes. They hold no state of their own but the choice of instruction set, made once at load.
+#ifndef NLAKIT_KERNELS_H
+#define NLAKIT_KERNELS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define X86 1
+#include <immintrin.h>
+#endif
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+#define INLINE static inline __attribute__((always_inline, unused))
+#define UNUSED __attribute__((unused))
+
+// A name of this instruction set: NAME(gemm) is gemm_avx2 where ISA is avx2.
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAME(x) JOIN(x, ISA)
+
+// The layout of ggml_tensor. At load its size is compared with ggml's own, and an op reads every field it uses.
+typedef struct Tensor {
+  int32_t type;
+  void *buffer;
+  int64_t ne[4]; // elements of each dimension, fastest first
+  size_t nb[4];  // bytes from one to the next
+  int32_t op;
+  int32_t op_params[16];
+  int32_t flags;
+  struct Tensor *src[10];
+  struct Tensor *view_src;
+  size_t view_offs;
+  void *data;
+  char name[64];
+  void *extra;
+  char padding[8];
+} Tensor;
+
+enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_I32 = 26, TYPE_BF16 = 30 }; // ggml's numbers
+
+typedef void (*Op)(Tensor *dst, int ith, int nth, void *userdata);
+typedef struct {
+  const char *name; // NULL ends a list
+  Op run;
+} NamedOp;
+
+// Element (row, column) of a matrix is at data[row * row_stride + column * column_stride]; one of the strides is 1.
+typedef struct {
+  const void *data;
+  int64_t row_stride, column_stride;
+  int type; // TYPE_F32 or TYPE_BF16
+} Matrix;
+
+// Where a product goes: C = base + A B, rows of C and base contiguous; base NULL: zero. They may be the same memory.
+typedef struct {
+  float *data;
+  int64_t stride;
+  const float *base;
+  int64_t base_stride;
+} Target;
+
+// C[m, n] = base + A[m, k] B[k, n]. Sums run over k in an order that depends on k alone.
+typedef void (*Gemm)(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, char *scratch);
+
+// What was chosen at load (select.c). `bf16` is the F32 product where no faster one is there.
+typedef struct {
+  Gemm f32, bf16;
+} Products;
+extern Products products;
+
+// Scratch of a thread: packed A | packed B | a tile of C that hangs over the edge | room for fused ops.
+enum {
+  SCRATCH_A = 1 << 20,
+  SCRATCH_B = 3 << 20,
+  SCRATCH_EDGE = 16 << 10,
+  SCRATCH_BYTES = 8 << 20,
+  SCRATCH_FREE = SCRATCH_BYTES - SCRATCH_A - SCRATCH_B - SCRATCH_EDGE,
+};
+INLINE char *packed_b(char *scratch) { return scratch + SCRATCH_A; }
+INLINE float *edge_tile(char *scratch) { return (float *)(scratch + SCRATCH_A + SCRATCH_B); }
+INLINE float *free_scratch(char *scratch) { return (float *)(scratch + SCRATCH_A + SCRATCH_B + SCRATCH_EDGE); }
+
+// Every op's first source is the scratch tensor, SCRATCH_BYTES for each thread and 64 bytes to align.
+INLINE char *scratch_of(const Tensor *dst, int ith) {
+  const uintptr_t start = ((uintptr_t)dst->src[0]->data + 63) & ~(uintptr_t)63;
+  return (char *)start + (size_t)ith * SCRATCH_BYTES;
+}
+
+// The userdata pointer is no pointer: its 64 bits are 32 flags and one float.
+typedef struct {
+  uint32_t flags;
+  float value;
+} Settings;
+INLINE Settings settings_of(void *userdata) {
+  const uint64_t bits = (uint64_t)(uintptr_t)userdata;
+  const uint32_t high = (uint32_t)(bits >> 32);
+  Settings s = {(uint32_t)bits, 0};
+  memcpy(&s.value, &high, 4);
+  return s;
+}
+
+INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Where part `i` of `parts` begins in n elements, on a multiple of `unit`.
+INLINE int64_t part(int64_t n, int64_t unit, int64_t i, int64_t parts) {
+  return min64(n, (n + unit - 1) / unit * i / parts * unit);
+}
+
+INLINE int64_t rows_of(const Tensor *t) { return t->ne[1] * t->ne[2] * t->ne[3]; }
+INLINE int64_t size_of(const Tensor *t) { return t->ne[0] * rows_of(t); }
+INLINE float *source(const Tensor *dst, int i) { return (float *)dst->src[i]->data; }
+
+INLINE float float_of_bits(uint32_t bits) {
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+// To the nearest, ties to even; NaN stays NaN.
+INLINE uint16_t to_bf16(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 64 : rounded);
+}
+INLINE float from_bf16(uint16_t b) { return float_of_bits((uint32_t)b << 16); }
+
+#endif

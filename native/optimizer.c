@@ -1,0 +1,49 @@
+// One step of AdamW over a parameter in one sweep of memory, clipping included, and the sum of squares that clipping needs.
+#ifndef ISA
+#include "kernels.h"
+#define TEMPLATE "optimizer.c"
+#include "variants.h"
+#else
+#ifndef OPTIMIZER_SETTINGS
+#define OPTIMIZER_SETTINGS
+enum { SQUARE_SLOTS = 64 }; // partial sums, whatever the number of threads
+enum { ADAMW_RANGE = 4096 };
+#endif
+
+// In place on the parameter, which is the first source: there is no scratch here. Then: gradient, first and second moments,
+// settings [rate, beta1, beta2, eps, decay, 1 / (1 - beta1^t), 1 / (1 - beta2^t)], factor on the gradient [1].
+static void NAME(adamw)(Tensor *dst, int ith, int nth, void *userdata) {
+  (void)userdata;
+  const int64_t n = size_of(dst), from = part(n, ADAMW_RANGE, ith, nth), until = part(n, ADAMW_RANGE, ith + 1, nth);
+  const float *settings = source(dst, 4), clip = source(dst, 5)[0];
+  const float rate = settings[0], beta1 = settings[1], beta2 = settings[2], eps = settings[3];
+  const float kept = 1.f - rate * settings[4], correction1 = settings[5], correction2 = settings[6];
+  float *w = (float *)dst->data, *m = source(dst, 2), *v = source(dst, 3);
+  const float *gradient = source(dst, 1);
+#pragma omp simd
+  for (int64_t i = from; i < until; i++) {
+    const float g = gradient[i] * clip;
+    m[i] = m[i] * beta1 + g * (1.f - beta1);
+    v[i] = v[i] * beta2 + g * g * (1.f - beta2);
+    w[i] = w[i] * kept - rate * (m[i] * correction1) / (sqrtf(v[i] * correction2) + eps);
+  }
+}
+
+// Sources: scratch, x -> SQUARE_SLOTS partial sums of squares.
+static void NAME(square_sums)(Tensor *dst, int ith, int nth, void *userdata) {
+  (void)userdata;
+  const int64_t n = size_of(dst->src[1]);
+  const float *x = source(dst, 1);
+  for (int64_t slot = ith; slot < SQUARE_SLOTS; slot += nth) {
+    const int64_t from = part(n, 16, slot, SQUARE_SLOTS), until = part(n, 16, slot + 1, SQUARE_SLOTS);
+    double sums[4] = {0, 0, 0, 0}; // float64: a gradient has millions of elements
+    int64_t i = from;
+    for (; i + 4 <= until; i += 4)
+      for (int lane = 0; lane < 4; lane++) sums[lane] += (double)x[i + lane] * (double)x[i + lane];
+    for (; i < until; i++) sums[0] += (double)x[i] * (double)x[i];
+    ((float *)dst->data)[slot] = (float)((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  }
+}
+
+const NamedOp NAME(optimizer_ops)[] = {{"adamw", NAME(adamw)}, {"square_sums", NAME(square_sums)}, {NULL, NULL}};
+#endif

@@ -1,0 +1,76 @@
+// The op of the matrix product: from ggml tensors to matrices with strides, and from threads to parts of C. Also the op that
+// proves at load that ggml's tensors are laid out as kernels.h says.
+#include "kernels.h"
+
+enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, IN_BF16 = 4, HAS_BASE = 8, A_HOLDS_BF16 = 16 };
+enum { UNIT = 32 }; // C is split on multiples of this: a multiple of every vector and tile
+
+// A grid of threads over C that packs least: every thread packs its rows of A and, twice as dear, its columns of B.
+static void grid(int64_t m, int64_t n, int nth, int *down, int *across) {
+  int64_t least = -1;
+  for (int d = 1; d <= nth; d++) {
+    if (nth % d != 0) continue;
+    const int64_t cost = m / d + 2 * n / (nth / d);
+    if (least >= 0 && cost >= least) continue;
+    least = cost;
+    *down = d;
+    *across = nth / d;
+  }
+}
+
+INLINE char *batch_of(const Tensor *t, int64_t i2, int64_t i3) {
+  return (char *)t->data + i2 % t->ne[2] * t->nb[2] + i3 % t->ne[3] * t->nb[3];
+}
+
+// dst[n, m, ...] = A B (+ base). Sources: scratch, A [k, m] or transposed [m, k], B [n, k] or transposed [k, n], base like dst,
+// all in ggml's order (fastest first). A_HOLDS_BF16: A says F32, but each of its rows begins with as many BF16. Leading dimensions of A and B repeat over those of dst.
+static void matmul(Tensor *dst, int ith, int nth, void *userdata) {
+  const uint32_t flags = settings_of(userdata).flags;
+  const Tensor *a = dst->src[1], *b = dst->src[2], *base = flags & HAS_BASE ? dst->src[3] : NULL;
+  const Gemm gemm = flags & IN_BF16 ? products.bf16 : products.f32;
+  const int64_t m = dst->ne[1], n = dst->ne[0], k = flags & A_TRANSPOSED ? a->ne[1] : a->ne[0];
+  const int a_type = flags & A_HOLDS_BF16 ? TYPE_BF16 : a->type;
+  const int64_t a_size = a_type == TYPE_BF16 ? 2 : 4, b_size = b->type == TYPE_BF16 ? 2 : 4;
+  const int64_t a_row = (int64_t)a->nb[1] / a_size, b_row = (int64_t)b->nb[1] / b_size;
+  const int64_t batches = dst->ne[2] * dst->ne[3];
+  const int by_batch = batches >= nth; // else all threads share each product
+  int down = 1, across = 1;
+  if (!by_batch) grid(m, n, nth, &down, &across);
+  const int64_t m0 = by_batch ? 0 : part(m, UNIT, ith / across, down), m1 = by_batch ? m : part(m, UNIT, ith / across + 1, down);
+  const int64_t n0 = by_batch ? 0 : part(n, UNIT, ith % across, across);
+  const int64_t n1 = by_batch ? n : part(n, UNIT, ith % across + 1, across);
+  if (m1 <= m0 || n1 <= n0) return;
+  const int64_t first = by_batch ? batches * ith / nth : 0, last = by_batch ? batches * (ith + 1) / nth : batches;
+  for (int64_t i = first; i < last; i++) {
+    const int64_t i2 = i % dst->ne[2], i3 = i / dst->ne[2];
+    Matrix left = {0, a_row, 1, a_type}, right = {0, b_row, 1, b->type};
+    if (flags & A_TRANSPOSED) left.row_stride = 1, left.column_stride = a_row;
+    if (flags & B_TRANSPOSED) right.row_stride = 1, right.column_stride = b_row;
+    left.data = batch_of(a, i2, i3) + m0 * left.row_stride * a_size;
+    right.data = batch_of(b, i2, i3) + n0 * right.column_stride * b_size;
+    const int64_t stride = (int64_t)dst->nb[1] / 4, base_stride = base ? (int64_t)base->nb[1] / 4 : 0;
+    Target to = {(float *)batch_of(dst, i2, i3) + m0 * stride + n0, stride, NULL, base_stride};
+    if (base) to.base = (float *)batch_of(base, i2, i3) + m0 * base_stride + n0;
+    gemm(m1 - m0, n1 - n0, k, left, right, to, scratch_of(dst, ith));
+  }
+}
+
+// dst[8] = what this file reads of its second source: its four extents and, in elements, its four strides; plus, from the last
+// source (a view), its first value and its type. A wrong layout gives other numbers, or the graph has been refused before.
+static void layout(Tensor *dst, int ith, int nth, void *userdata) {
+  (void)nth;
+  if (ith != 0) return;
+  const Settings s = settings_of(userdata);
+  const Tensor *probe = dst->src[1], *view = dst->src[2];
+  float *out = (float *)dst->data;
+  for (int i = 0; i < 4; i++) {
+    out[i] = (float)probe->ne[i];
+    out[4 + i] = (float)(probe->nb[i] / 4);
+  }
+  out[8] = (float)probe->type;
+  out[9] = *(const float *)view->data;
+  out[10] = (float)s.flags;
+  out[11] = s.value;
+}
+
+const NamedOp product_ops[] = {{"matmul", matmul}, {"layout", layout}, {NULL, NULL}};

@@ -1,0 +1,392 @@
+// The ops of the kernel library, called directly: at every level that this machine has, on ragged sizes, as 1 to 8 threads, with
+// NaN in outputs and scratch beforehand, against float64. Built with AddressSanitizer and UBSan by `node native/test/run.mjs`:
+// every tensor is a block of its own, so that a read or write beyond it ends the program.
+#include "../kernels.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+int nk_detect(void);
+int nk_select(int level, int fast_bf16);
+void *nk_op(const char *name);
+const char *nk_level_name(int level);
+
+static uint32_t state = 1;
+static float uniform(void) { // in [-1, 1)
+  state = state * 1664525u + 1013904223u;
+  return (float)(int32_t)state / 2147483648.f;
+}
+
+static int failures = 0, checks = 0;
+static const char *level_name;
+static void check(const char *what, double error, double bound) {
+  checks++;
+  if (error <= bound) return; // NaN fails
+  failures++;
+  printf("FAILED %s, %s: error %g, bound %g\n", level_name, what, error, bound);
+}
+
+static Tensor *tensor(int type, int64_t n0, int64_t n1, int64_t n2, int64_t n3) {
+  Tensor *t = calloc(1, sizeof *t);
+  const int64_t ne[4] = {n0, n1, n2, n3};
+  size_t bytes = type == TYPE_BF16 || type == TYPE_F16 ? 2 : 4;
+  t->type = type;
+  for (int i = 0; i < 4; i++) {
+    t->ne[i] = ne[i];
+    t->nb[i] = bytes;
+    bytes *= (size_t)ne[i];
+  }
+  t->data = malloc(bytes);
+  for (size_t i = 0; i < bytes / 4 && type == TYPE_F32; i++) ((float *)t->data)[i] = uniform();
+  return t;
+}
+static Tensor *f32(int64_t n0, int64_t n1, int64_t n2, int64_t n3) { return tensor(TYPE_F32, n0, n1, n2, n3); }
+static float *values(Tensor *t) { return t->data; }
+static void drop(Tensor *t) {
+  if (!t) return;
+  free(t->data);
+  free(t);
+}
+static void poison(void *data, size_t bytes) { memset(data, 0xff, bytes); } // NaN, as float, as bf16, as index -1
+
+enum { MOST_THREADS = 8 };
+static Tensor *scratch;
+
+// Runs an op as 1, 2, 3, 4 and 8 threads one after the other (there are no barriers inside), and compares the bytes. `dst`
+// holds the result; for an op that writes over a source, `before` is what the source holds at the start.
+static void run(const char *name, Tensor *dst, Tensor **sources, int count, uint32_t flags, float value, Tensor *changed) {
+  static const int threads[] = {1, 2, 3, 4, MOST_THREADS};
+  const Op op = (Op)nk_op(name);
+  const size_t bytes = (size_t)size_of(dst) * 4, changed_bytes = changed ? (size_t)size_of(changed) * 4 : 0;
+  uint64_t bits = flags;
+  uint32_t high;
+  memcpy(&high, &value, 4);
+  bits |= (uint64_t)high << 32;
+  char *first = malloc(bytes), *start = malloc(changed_bytes + 1), *end = malloc(changed_bytes + 1);
+  if (changed) memcpy(start, changed->data, changed_bytes);
+  dst->src[0] = scratch;
+  for (int i = 0; i < count; i++) dst->src[i + 1] = sources[i];
+  for (int t = 0; t < 5; t++) {
+    if (changed) memcpy(changed->data, start, changed_bytes);
+    poison(dst->data, bytes);
+    poison(scratch->data, (size_t)size_of(scratch) * 4);
+    for (int i = threads[t] - 1; i >= 0; i--) op(dst, i, threads[t], (void *)(uintptr_t)bits); // any order will do
+    if (t == 0) {
+      memcpy(first, dst->data, bytes);
+      if (changed) memcpy(end, changed->data, changed_bytes);
+    }
+    if (memcmp(first, dst->data, bytes) || (changed && memcmp(end, changed->data, changed_bytes))) {
+      failures++;
+      printf("FAILED %s, %s: %d threads give other bytes than one\n", level_name, name, threads[t]);
+    }
+  }
+  free(first);
+  free(start);
+  free(end);
+}
+
+// |found - wanted| / |wanted| in the Euclidean norm.
+static double distance(const float *found, const double *wanted, int64_t n) {
+  double difference = 0, size = 1e-60;
+  for (int64_t i = 0; i < n; i++) {
+    difference += (found[i] - wanted[i]) * (found[i] - wanted[i]);
+    size += wanted[i] * wanted[i];
+  }
+  return sqrt(difference / size);
+}
+static double *doubles(int64_t n) { return calloc((size_t)n + 1, sizeof(double)); }
+
+static void test_matmul(int64_t m, int64_t n, int64_t k, int64_t batch, uint32_t flags, double bound) {
+  Tensor *a = flags & 1 ? f32(m, k, batch, 1) : f32(k, m, batch, 1), *b = flags & 2 ? f32(k, n, batch, 1) : f32(n, k, batch, 1);
+  Tensor *base = f32(n, m, batch, 1), *dst = f32(n, m, batch, 1);
+  Tensor *sources[] = {a, b, base};
+  run("matmul", dst, sources, flags & 8 ? 3 : 2, flags, 0, NULL);
+  double *wanted = doubles(m * n * batch);
+  for (int64_t z = 0; z < batch; z++)
+    for (int64_t i = 0; i < m; i++)
+      for (int64_t j = 0; j < n; j++) {
+        double s = flags & 8 ? values(base)[(z * m + i) * n + j] : 0;
+        for (int64_t p = 0; p < k; p++)
+          s += (double)values(a)[z * m * k + (flags & 1 ? p * m + i : i * k + p)] * values(b)[z * n * k + (flags & 2 ? j * k + p : p * n + j)];
+        wanted[(z * m + i) * n + j] = s;
+      }
+  check("matmul", distance(values(dst), wanted, m * n * batch), bound);
+  free(wanted);
+  drop(a), drop(b), drop(base), drop(dst);
+}
+
+static void test_norm(int64_t d, int64_t n) {
+  const float eps = 1e-5f;
+  Tensor *x = f32(d, n, 1, 1), *gain = f32(d, 1, 1, 1), *y = f32(d, n, 1, 1), *dy = f32(d, n, 1, 1), *sum = f32(d, n, 1, 1);
+  Tensor *back = f32(n * d + 32 * d, 1, 1, 1), *dgain = f32(d, 1, 1, 1), *sources[] = {x, gain}, *back_sources[] = {dy, x, gain, sum};
+  run("rms_norm", y, sources, 2, 0, eps, NULL);
+  run("rms_norm_back", back, back_sources, 4, 0, eps, NULL);
+  Tensor partial = {.ne = {d, 32, 1, 1}, .data = values(back) + n * d}, *partials[] = {&partial};
+  run("sum_rows", dgain, partials, 1, 0, 0, NULL);
+  double *wy = doubles(n * d), *wdx = doubles(n * d), *wdg = doubles(d);
+  for (int64_t i = 0; i < n; i++) {
+    const float *xi = values(x) + i * d, *dyi = values(dy) + i * d, *g = values(gain);
+    double square = 0, along = 0;
+    for (int64_t j = 0; j < d; j++) square += (double)xi[j] * xi[j], along += (double)dyi[j] * g[j] * xi[j];
+    const double r = 1 / sqrt(square / (double)d + eps);
+    for (int64_t j = 0; j < d; j++) {
+      wy[i * d + j] = xi[j] * r * g[j];
+      wdx[i * d + j] = values(sum)[i * d + j] + r * g[j] * dyi[j] - xi[j] * r * r * r / (double)d * along;
+      wdg[j] += dyi[j] * xi[j] * r;
+    }
+  }
+  check("rms_norm", distance(values(y), wy, n * d), 1e-6);
+  check("rms_norm_back, dx", distance(values(back), wdx, n * d), 1e-6);
+  check("rms_norm_back, dgain", distance(values(dgain), wdg, d), 2e-6);
+  free(wy), free(wdx), free(wdg);
+  drop(x), drop(gain), drop(y), drop(dy), drop(sum), drop(back), drop(dgain);
+}
+
+static double activation(double x, int gelu) {
+  return gelu ? 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x))) : x / (1 + exp(-x));
+}
+static void test_gated(int64_t n, float size, uint32_t gelu) {
+  Tensor *gate = f32(n, 1, 1, 1), *up = f32(n, 1, 1, 1), *y = f32(n, 1, 1, 1), *dy = f32(n, 1, 1, 1), *back = f32(2 * n, 1, 1, 1);
+  for (int64_t i = 0; i < n; i++) values(gate)[i] *= size;
+  Tensor *sources[] = {gate, up}, *back_sources[] = {dy, gate, up};
+  run("gated", y, sources, 2, gelu, 0, NULL);
+  run("gated_back", back, back_sources, 3, gelu, 0, NULL);
+  double *wy = doubles(n), *wg = doubles(n), *wu = doubles(n);
+  for (int64_t i = 0; i < n; i++) {
+    const double x = values(gate)[i], h = 1e-5 * (1 + fabs(x));
+    wy[i] = activation(x, (int)gelu) * values(up)[i];
+    wu[i] = values(dy)[i] * activation(x, (int)gelu);
+    wg[i] = values(dy)[i] * values(up)[i] * (activation(x + h, (int)gelu) - activation(x - h, (int)gelu)) / (2 * h);
+  }
+  check("gated", distance(values(y), wy, n), 1e-6);
+  check("gated_back, up", distance(values(back) + n, wu, n), 1e-6);
+  check("gated_back, gate", distance(values(back), wg, n), 2e-6);
+  free(wy), free(wg), free(wu);
+  drop(gate), drop(up), drop(y), drop(dy), drop(back);
+}
+
+static void test_rope(int64_t d, int64_t heads, int64_t n) {
+  Tensor *positions = tensor(TYPE_I32, n, 1, 1, 1), *divisors = f32(d / 2, 1, 1, 1), *table = f32(d, n, 1, 1);
+  Tensor *x = f32(d, heads, n, 1), *y = f32(d, heads, n, 1), *turned_back = f32(d, heads, n, 1);
+  for (int64_t i = 0; i < n; i++) ((int32_t *)positions->data)[i] = (int32_t)(i * 7 % 31);
+  for (int64_t i = 0; i < d / 2; i++) values(divisors)[i] = 1 + fabsf(values(divisors)[i]);
+  const float magnitude = 1.25f;
+  uint32_t bits;
+  memcpy(&bits, &magnitude, 4);
+  Tensor *t[] = {positions, divisors}, *s[] = {x, table}, *b[] = {y, table};
+  run("rope_table", table, t, 2, bits, 10000.f, NULL);
+  run("rope", y, s, 2, 0, 0, NULL);
+  run("rope", turned_back, b, 2, 1, 0, NULL);
+  double *wanted = doubles(d * heads * n), *scaled = doubles(d * heads * n);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t h = 0; h < heads; h++)
+      for (int64_t j = 0; j < d; j++) {
+        const int64_t pair = j % (d / 2), at = (i * heads + h) * d;
+        const double angle = (double)(i * 7 % 31) * pow(10000, -2.0 * (double)pair / (double)d) / values(divisors)[pair];
+        const double first = values(x)[at + pair], second = values(x)[at + pair + d / 2];
+        const double turned = j < d / 2 ? first * cos(angle) - second * sin(angle) : first * sin(angle) + second * cos(angle);
+        wanted[at + j] = magnitude * turned;
+        scaled[at + j] = (double)values(x)[at + j] * magnitude * magnitude; // there and back again
+      }
+  check("rope", distance(values(y), wanted, d * heads * n), 2e-6);
+  check("rope, inverse", distance(values(turned_back), scaled, d * heads * n), 1e-6);
+  free(wanted), free(scaled);
+  drop(positions), drop(divisors), drop(table), drop(x), drop(y), drop(turned_back);
+}
+
+static void test_cross_entropy(int64_t vocabulary, int64_t n, float size) {
+  Tensor *x = f32(vocabulary, n, 1, 1), *targets = tensor(TYPE_I32, n, 1, 1, 1), *weights = f32(n, 1, 1, 1), *loss = f32(n, 1, 1, 1);
+  for (int64_t i = 0; i < n; i++) ((int32_t *)targets->data)[i] = (int32_t)(i * 13 % vocabulary);
+  for (int64_t i = 0; i < vocabulary * n; i++) values(x)[i] *= size;
+  double *wl = doubles(n), *wg = doubles(n * vocabulary);
+  for (int64_t i = 0; i < n; i++) {
+    double most = -1e300, sum = 0;
+    const float *row = values(x) + i * vocabulary;
+    for (int64_t j = 0; j < vocabulary; j++) most = row[j] > most ? row[j] : most;
+    for (int64_t j = 0; j < vocabulary; j++) sum += exp(row[j] - most);
+    const int64_t target = i * 13 % vocabulary;
+    wl[i] = values(weights)[i] * (most + log(sum) - row[target]);
+    for (int64_t j = 0; j < vocabulary; j++) wg[i * vocabulary + j] = values(weights)[i] * (exp(row[j] - most) / sum - (j == target));
+  }
+  Tensor *sources[] = {x, targets, weights}, *again = f32(vocabulary, n, 1, 1), *half_sources[] = {again, targets, weights};
+  memcpy(again->data, x->data, (size_t)(n * vocabulary) * 4);
+  run("cross_entropy", loss, half_sources, 3, 1, 0, again);
+  check("cross_entropy, in bf16", distance(values(loss), wl, n), 1e-6);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = vocabulary - 1; j >= 0; j--) // from the end: a row is spread out over itself
+      values(again)[i * vocabulary + j] = from_bf16(((uint16_t *)(values(again) + i * vocabulary))[j]);
+  if (vocabulary > 1) check("cross_entropy, gradient in bf16", distance(values(again), wg, n * vocabulary), 5e-3);
+  drop(again);
+  run("cross_entropy", loss, sources, 3, 0, 0, x);
+  check("cross_entropy", distance(values(loss), wl, n), 1e-6);
+  if (vocabulary > 1) check("cross_entropy, gradient", distance(values(x), wg, n * vocabulary), 2e-6);
+  free(wl), free(wg);
+  drop(x), drop(targets), drop(weights), drop(loss);
+}
+
+static void test_gather_back(int64_t d, int64_t rows, int64_t n) {
+  Tensor *dy = f32(d, n, 1, 1), *ids = tensor(TYPE_I32, n, 1, 1, 1), *sum = f32(d, rows, 1, 1), *dst = f32(d, rows, 1, 1);
+  double *wanted = doubles(d * rows);
+  for (int64_t i = 0; i < d * rows; i++) wanted[i] = values(sum)[i];
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t id = i * i % rows;
+    ((int32_t *)ids->data)[i] = (int32_t)id;
+    for (int64_t j = 0; j < d; j++) wanted[id * d + j] += values(dy)[i * d + j];
+  }
+  Tensor *sources[] = {dy, ids, sum};
+  run("gather_back", dst, sources, 3, 0, 0, NULL);
+  check("gather_back", distance(values(dst), wanted, d * rows), 1e-6);
+  free(wanted);
+  drop(dy), drop(ids), drop(sum), drop(dst);
+}
+
+static void test_adamw(int64_t n) {
+  Tensor *w = f32(n, 1, 1, 1), *g = f32(n, 1, 1, 1), *m = f32(n, 1, 1, 1), *v = f32(n, 1, 1, 1), *clip = f32(1, 1, 1, 1);
+  Tensor *settings = f32(7, 1, 1, 1), *squares = f32(64, 1, 1, 1), *of[] = {g};
+  const float s[7] = {0.01f, 0.9f, 0.999f, 1e-8f, 0.1f, 10.f, 1000.f};
+  memcpy(settings->data, s, sizeof s);
+  values(clip)[0] = 0.5f;
+  double *wanted = doubles(n), square = 0, found = 0;
+  for (int64_t i = 0; i < n; i++) {
+    values(v)[i] = fabsf(values(v)[i]);
+    const double gi = values(g)[i] * 0.5, mi = values(m)[i] * (double)s[1] + gi * (1 - (double)s[1]);
+    const double vi = values(v)[i] * (double)s[2] + gi * gi * (1 - (double)s[2]);
+    wanted[i] = values(w)[i] * (1 - 0.01 * 0.1) - 0.01 * mi * 10 / (sqrt(vi * 1000) + 1e-8);
+    square += (double)values(g)[i] * values(g)[i];
+  }
+  run("square_sums", squares, of, 1, 0, 0, NULL);
+  for (int i = 0; i < 64; i++) found += values(squares)[i];
+  check("square_sums", fabs(found - square) / square, 1e-6);
+  const Op op = (Op)nk_op("adamw");
+  w->src[0] = w, w->src[1] = g, w->src[2] = m, w->src[3] = v, w->src[4] = settings, w->src[5] = clip;
+  for (int i = 0; i < 3; i++) op(w, i, 3, NULL);
+  check("adamw", distance(values(w), wanted, n), 1e-6);
+  free(wanted);
+  drop(w), drop(g), drop(m), drop(v), drop(clip), drop(settings), drop(squares);
+}
+
+// window 0: causal without one; `padded` keys at the start are hidden in odd batch rows, whose first queries see themselves.
+static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t, int64_t batches, int64_t window, int64_t padded,
+                           int added, uint32_t flags, double bound) {
+  const float scale = 0.3f;
+  const int64_t nq = d * heads * t * batches, nk = d * kv_heads * t * batches;
+  Tensor *q = f32(d, heads, t, batches), *k = f32(d, kv_heads, t, batches), *v = f32(d, kv_heads, t, batches);
+  Tensor *mask = f32(t, t, 1, padded ? batches : 1), *out = f32(nq + heads * t * batches, 1, 1, 1), *dy = f32(d, heads, t, batches);
+  Tensor *back = f32(nq + 2 * nk, 1, 1, 1);
+  for (int64_t b = 0; b < mask->ne[3]; b++)
+    for (int64_t i = 0; i < t; i++)
+      for (int64_t j = 0; j < t; j++) {
+        const int seen = i == j || (j < i && (window == 0 || i - j < window) && (b % 2 == 0 || j >= padded));
+        float *at = values(mask) + (b * t + i) * t + j;
+        *at = !seen ? -INFINITY : added ? *at : 0;
+      }
+  double *wo = doubles(nq), *wq = doubles(nq), *wk = doubles(nk), *wv = doubles(nk), *p = doubles(t);
+  for (int64_t b = 0; b < batches; b++)
+    for (int64_t h = 0; h < heads; h++)
+      for (int64_t i = 0; i < t; i++) {
+        const float *m = values(mask) + ((padded ? b : 0) * t + i) * t;
+        const int64_t qi = ((b * t + i) * heads + h) * d, kv = h / (heads / kv_heads);
+        double most = -1e300, sum = 0, along = 0;
+        for (int64_t j = 0; j < t; j++) {
+          double s = 0;
+          for (int64_t x = 0; x < d; x++) s += (double)values(q)[qi + x] * values(k)[((b * t + j) * kv_heads + kv) * d + x];
+          p[j] = s * scale + m[j];
+          most = p[j] > most ? p[j] : most;
+        }
+        for (int64_t j = 0; j < t; j++) sum += p[j] = exp(p[j] - most);
+        for (int64_t j = 0; j < t; j++) {
+          p[j] /= sum;
+          for (int64_t x = 0; x < d; x++) wo[qi + x] += p[j] * values(v)[((b * t + j) * kv_heads + kv) * d + x];
+        }
+        for (int64_t x = 0; x < d; x++) along += values(dy)[qi + x] * wo[qi + x];
+        for (int64_t j = 0; j < t; j++) {
+          const int64_t at = ((b * t + j) * kv_heads + kv) * d;
+          double dp = 0;
+          for (int64_t x = 0; x < d; x++) dp += (double)values(dy)[qi + x] * values(v)[at + x];
+          const double ds = scale * p[j] * (dp - along);
+          for (int64_t x = 0; x < d; x++) {
+            wq[qi + x] += ds * values(k)[at + x];
+            wk[at + x] += ds * values(q)[qi + x];
+            wv[at + x] += p[j] * values(dy)[qi + x];
+          }
+        }
+      }
+  Tensor *sources[] = {q, k, v, mask}, *back_sources[] = {dy, q, k, v, mask, out};
+  run("attention", out, sources, 4, flags, scale, NULL);
+  check("attention", distance(values(out), wo, nq), bound);
+  run("attention_back", back, back_sources, 6, flags, scale, NULL);
+  check("attention_back, q", distance(values(back), wq, nq), bound);
+  check("attention_back, k", distance(values(back) + nq, wk, nk), bound);
+  if (!(flags & 1)) { // the same by the op for few queries
+    Tensor *step = f32(d * heads, t, batches, 1);
+    run("attention_step", step, sources, 4, 0, scale, NULL);
+    check("attention_step", distance(values(step), wo, nq), bound);
+    drop(step);
+  }
+  check("attention_back, v", distance(values(back) + nq + nk, wv, nk), bound);
+  free(wo), free(wq), free(wk), free(wv), free(p);
+  drop(q), drop(k), drop(v), drop(mask), drop(out), drop(dy), drop(back);
+}
+
+#ifdef X86
+// A product must leave the thread as it found it: the tiles of ggml's own AMX kernels, rounding, and denormals.
+__attribute__((target("amx-tile"))) static void test_thread_state(int tiles) {
+  enum { ROUND_DOWN = 0x2000, FLUSH = 0x8000 };
+  uint8_t config[64] = {1}, after[64];
+  for (int i = 0; i < 4; i++) config[16 + 2 * i] = 32, config[48 + i] = 7;
+  const unsigned before = _mm_getcsr(), strange = (before | ROUND_DOWN | FLUSH) & ~0x3fu; // without the sticky exceptions
+  if (tiles) _tile_loadconfig(config);
+  _mm_setcsr(strange);
+  test_matmul(40, 50, 60, 1, 4, 1);
+  const unsigned found = _mm_getcsr() & ~0x3fu;
+  _mm_setcsr(before);
+  check("rounding and denormals kept", found == strange ? 0 : 1, 0);
+  if (!tiles) return;
+  _tile_storeconfig(after);
+  check("tile configuration kept", memcmp(config, after, 64) ? 1 : 0, 0);
+  _tile_release();
+  test_matmul(40, 50, 60, 1, 4, 1);
+  _tile_storeconfig(after);
+  check("tiles released where they were", after[0], 0);
+}
+#endif
+
+int main(void) {
+  scratch = f32(MOST_THREADS * (SCRATCH_BYTES / 4) + 16, 1, 1, 1);
+  const int best = nk_detect();
+  for (int level = 0; level <= 5; level++) {
+    if (!nk_select(level, 1)) continue;
+    level_name = nk_level_name(level);
+    const int before = failures, so_far = checks;
+    const int half = level == 3 || level == 4;
+    for (uint32_t flags = 0; flags < 16; flags++) {
+      const double bound = flags & 4 && half ? 8e-3 : 1e-6; // bf16 has 8 bits
+      test_matmul(70, 67, 45, 1, flags, bound);
+      test_matmul(33, 31, 130, 1, flags, bound);
+      test_matmul(1, 5, 3, 1, flags, bound);
+      test_matmul(17, 19, 23, 9, flags, bound);
+      test_matmul(15, 40, 1030, 2, flags, bound);
+    }
+#ifdef X86
+    test_thread_state(level == 4);
+#endif
+    test_norm(1, 3), test_norm(48, 70), test_norm(33, 5), test_norm(288, 40);
+    for (uint32_t gelu = 0; gelu < 2; gelu++) test_gated(1, 1, gelu), test_gated(9001, 4, gelu), test_gated(4097, 100, gelu);
+    test_rope(2, 1, 1), test_rope(48, 3, 20), test_rope(10, 2, 33);
+    test_cross_entropy(1, 2, 1), test_cross_entropy(1003, 9, 5), test_cross_entropy(64, 33, 80), test_cross_entropy(300, 3, 1e-6f);
+    test_gather_back(7, 5, 40), test_gather_back(48, 90, 33), test_gather_back(1, 1, 1);
+    test_adamw(1), test_adamw(10007);
+    for (uint32_t flags = 0; flags < (half ? 2u : 1u); flags++) {
+      const double bound = flags ? 3e-2 : 3e-6;
+      test_attention(8, 2, 2, 5, 2, 0, 0, 0, flags, bound);
+      test_attention(48, 4, 2, 150, 2, 0, 0, 0, flags, bound);  // several blocks of queries, grouped
+      test_attention(33, 3, 1, 70, 3, 9, 0, 0, flags, bound);   // a sliding window
+      test_attention(16, 2, 1, 67, 2, 0, 20, 0, flags, bound);  // padding on the left, a mask for each row
+      test_attention(16, 2, 2, 40, 2, 0, 0, 1, flags, bound);   // a mask that adds something
+      if (!flags) test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, bound); // gradients of q and k are 0, to the last bit of bf16 not
+    }
+    printf("%-12s %d checks, %d failed\n", level_name, checks - so_far, failures - before);
+  }
+  drop(scratch);
+  printf("best level here: %s; %d checks in all, %d failed\n", nk_level_name(best), checks, failures);
+  return failures != 0;
+}

@@ -1,0 +1,90 @@
+// Vectors of the instruction set at hand, for the files of row-wise ops: sums and maxima with a fixed order of lanes, and an
+// exponential that compilers can vectorise. Included once per instruction set.
+typedef float NAME(V) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int32_t NAME(W) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+
+// e^x to 2 units in the last place; below -87.3 zero (no denormals), above 88.7 infinity, NaN for NaN.
+INLINE float NAME(exponential)(float x) {
+  const float low = -87.3f, high = 88.7f;
+  const int under = x < low, over = x > high;
+  float y = under ? low : x;
+  y = over ? high : y;
+  const float shifted = y * 1.44269504f + 12582912.f, n = shifted - 12582912.f; // n: the nearest whole power of two
+  const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;                  // ln 2 in two parts
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.f;
+  // 2^n in two factors: 2^128, which e^88.7 needs, is no float. The bits of `shifted` hold n; no conversion of a NaN.
+  int32_t bits;
+  memcpy(&bits, &shifted, 4);
+  const int32_t power = bits - 0x4b400000, half = power >> 1;
+  const float result = p * float_of_bits((uint32_t)(half + 127) << 23) * float_of_bits((uint32_t)(power - half + 127) << 23);
+  return under ? 0.f : over ? INFINITY : result;
+}
+INLINE float NAME(sigmoid)(float x) { return 1.f / (1.f + NAME(exponential)(-x)); }
+
+INLINE float NAME(lanes)(NAME(V) v) { // pairwise
+  float lane[WIDTH];
+  memcpy(lane, &v, sizeof lane);
+  for (int step = WIDTH / 2; step > 0; step /= 2)
+    for (int i = 0; i < step; i++) lane[i] += lane[i + step];
+  return lane[0];
+}
+
+INLINE float NAME(dot)(int64_t n, const float *a, const float *b) {
+  NAME(V) s0 = {0}, s1 = {0};
+  int64_t i = 0;
+  for (; i + 2 * WIDTH <= n; i += 2 * WIDTH) {
+    s0 += *(const NAME(V) *)(a + i) * *(const NAME(V) *)(b + i);
+    s1 += *(const NAME(V) *)(a + i + WIDTH) * *(const NAME(V) *)(b + i + WIDTH);
+  }
+  float tail = 0;
+  for (; i < n; i++) tail += a[i] * b[i];
+  return NAME(lanes)(s0 + s1) + tail;
+}
+
+INLINE float NAME(dot3)(int64_t n, const float *a, const float *b, const float *c) {
+  NAME(V) s = {0};
+  int64_t i = 0;
+  for (; i + WIDTH <= n; i += WIDTH) s += *(const NAME(V) *)(a + i) * *(const NAME(V) *)(b + i) * *(const NAME(V) *)(c + i);
+  float tail = 0;
+  for (; i < n; i++) tail += a[i] * b[i] * c[i];
+  return NAME(lanes)(s) + tail;
+}
+
+// -inf for nothing. By hand: compilers vectorise no maximum unless NaN may be ignored everywhere.
+INLINE float NAME(maximum)(int64_t n, const float *x) {
+  NAME(V) most = {0};
+  most += -INFINITY;
+  int64_t i = 0;
+  for (; i + WIDTH <= n; i += WIDTH) {
+    const NAME(V) v = *(const NAME(V) *)(x + i);
+    const NAME(W) more = (NAME(W))(v > most);
+    most = (NAME(V))((more & (NAME(W))v) | (~more & (NAME(W))most));
+  }
+  float lane[WIDTH], result = -INFINITY;
+  memcpy(lane, &most, sizeof lane);
+  for (int l = 0; l < WIDTH; l++) result = lane[l] > result ? lane[l] : result;
+  for (; i < n; i++) result = x[i] > result ? x[i] : result;
+  return result;
+}
+
+// y = e^(x - shift), and the sum of that.
+INLINE float NAME(exponentials)(int64_t n, float shift, const float *x, float *y) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] = NAME(exponential)(x[i] - shift);
+  NAME(V) s = {0};
+  int64_t i = 0;
+  for (; i + WIDTH <= n; i += WIDTH) s += *(const NAME(V) *)(y + i);
+  float tail = 0;
+  for (; i < n; i++) tail += y[i];
+  return NAME(lanes)(s) + tail;
+}
+
+INLINE void NAME(add_scaled)(int64_t n, float factor, const float *x, float *y) {
+  for (int64_t i = 0; i < n; i++) y[i] += factor * x[i];
+}

@@ -1,0 +1,159 @@
+// `nla doctor --kernels`: each op timed as it runs in a graph of this machine, one line per op: which kernels, how fast, and what
+// share that is of the fastest product (or, where memory is the limit, of the fastest copy) measured in the same minute.
+import { Graph, ops } from "../tensor/index.js";
+import type { Device, HostArray, Tensor } from "../tensor/index.js";
+import { table } from "./table.js";
+
+/** One op as measured. */
+export interface KernelTiming {
+  readonly op: string;
+  /** An instruction set of nlakit's kernels, or `ggml`. */
+  readonly variant: string;
+  readonly milliseconds: number;
+  readonly speed: number;
+  /** GFLOP/s where arithmetic is the limit, GB/s where memory is. */
+  readonly unit: "GFLOP/s" | "GB/s";
+  /** Of the fastest product in the same type, or of a copy. */
+  readonly share: number;
+}
+
+interface Timed {
+  readonly op: string;
+  readonly work: number; // floating point operations, or bytes that must be moved
+  readonly unit: KernelTiming["unit"];
+  readonly compute: "f32" | "bf16";
+  readonly build: (g: Graph, input: Input) => Tensor;
+}
+type Input = (name: string, shape: readonly number[], dtype?: "f32" | "i32") => Tensor;
+
+// The shapes of a training step of the 7-million-parameter model of `nla bench train`.
+const [TOKENS, DIM, FFN, HEADS, LENGTH] = [4096, 288, 768, 6, 128];
+const HEAD_DIM = DIM / HEADS;
+const PEAK = 1024; // side of the product that is held to be the machine's best
+const ROUNDS = 12;
+
+const product = (op: string, m: number, n: number, k: number, compute: "f32" | "bf16"): Timed => ({
+  op: `${op} ${compute}`,
+  work: 2 * m * n * k,
+  unit: "GFLOP/s",
+  compute,
+  build: (g, input) => ops.linear(g, input("x", [m, k]), input("w", [n, k])),
+});
+const moved = (op: string, floats: number, build: Timed["build"]): Timed => ({
+  op,
+  work: 4 * floats,
+  unit: "GB/s",
+  compute: "f32",
+  build,
+});
+const attention = (compute: "f32" | "bf16"): Timed => ({
+  op: `attention ${compute}`,
+  work: 4 * TOKENS * LENGTH * DIM, // two products; the mask hides nothing
+  unit: "GFLOP/s",
+  compute,
+  build: (g, input) => {
+    const [q, k, v] = ["q", "k", "v"].map((name) =>
+      input(name, [TOKENS / LENGTH, LENGTH, HEADS, HEAD_DIM]),
+    ) as [Tensor, Tensor, Tensor];
+    return ops.attention(g, q, k, v, { mask: input("mask", [LENGTH, LENGTH]), scale: HEAD_DIM ** -0.5 });
+  },
+});
+
+const PEAKS = [product("peak", PEAK, PEAK, PEAK, "f32"), product("peak", PEAK, PEAK, PEAK, "bf16")] as const;
+const COPY = moved("copy", 2 * TOKENS * FFN, (g, input) => ops.scale(g, input("x", [TOKENS, FFN]), 2));
+const TIMED: readonly Timed[] = [
+  ...(["f32", "bf16"] as const).flatMap((compute) => [
+    product("product 4096x768x288", TOKENS, FFN, DIM, compute),
+    product("product 4096x288x768", TOKENS, DIM, FFN, compute),
+    product("product 64x768x288", 64, FFN, DIM, compute),
+    attention(compute),
+  ]),
+  moved("RMS norm", 2 * TOKENS * DIM, (g, input) =>
+    ops.rmsNorm(g, input("x", [TOKENS, DIM]), input("gain", [DIM]), 1e-5),
+  ),
+  moved("SwiGLU", 3 * TOKENS * FFN, (g, input) =>
+    ops.swiglu(g, input("gate", [TOKENS, FFN]), input("up", [TOKENS, FFN])),
+  ),
+  moved("rope, with its table", 2 * TOKENS * DIM, (g, input) =>
+    ops.rope(g, input("x", [TOKENS, HEADS, HEAD_DIM]), input("positions", [TOKENS], "i32"), { theta: 1e4 }),
+  ),
+];
+
+/** Best of some runs, milliseconds. The cost of starting a graph, some microseconds, is in it. */
+async function fastest(device: Device, { build, compute }: Timed): Promise<number> {
+  using g = new Graph(device, { compute, recording: false });
+  const inputs: Tensor[] = [];
+  g.output(
+    build(g, (name, shape, dtype = "f32") => {
+      const tensor = g.input(name, shape, dtype);
+      inputs.push(tensor);
+      return tensor;
+    }),
+  );
+  const values = Object.fromEntries(
+    inputs.map(({ name, size, dtype }): [string, HostArray] => [
+      name,
+      dtype === "i32"
+        ? new Int32Array(size)
+        : Float32Array.from({ length: size }, (_, i) => (name === "mask" ? 0 : (i % 7) / 8)),
+    ]),
+  );
+  await g.run(values);
+  let least = Infinity;
+  for (let i = 0; i < ROUNDS; i++) {
+    const started = performance.now();
+    await g.run();
+    least = Math.min(least, performance.now() - started);
+  }
+  return least;
+}
+
+/** Times every op. @throws NlaError where the device computes nothing */
+export async function timeKernels(device: Device): Promise<KernelTiming[]> {
+  const speed = async (timed: Timed) => timed.work / (await fastest(device, timed)) / 1e6;
+  const [f32, bf16, copy] = [await speed(PEAKS[0]), await speed(PEAKS[1]), await speed(COPY)];
+  const { kernels } = device;
+  const timings: KernelTiming[] = [];
+  for (const timed of TIMED) {
+    const milliseconds = await fastest(device, timed);
+    const found = timed.work / milliseconds / 1e6;
+    const best = timed.unit === "GB/s" ? copy : timed.compute === "bf16" ? bf16 : f32;
+    const slow = timed.compute === "bf16" && kernels?.fastBf16 === false ? ", in f32" : "";
+    const variant = kernels
+      ? `${timed.compute === "f32" ? floatLevel(kernels.level) : kernels.level}${slow}`
+      : "ggml";
+    timings.push({
+      op: timed.op,
+      variant,
+      milliseconds,
+      speed: found,
+      unit: timed.unit,
+      share: found / best,
+    });
+  }
+  return timings;
+}
+
+/** The levels for bf16 compute f32 as the one below them does. */
+function floatLevel(level: string): string {
+  return level.endsWith("-bf16") ? "avx512" : level;
+}
+
+/** The timings as a table. */
+export function renderKernels(timings: readonly KernelTiming[]): string {
+  const columns = [
+    { header: "op" },
+    { header: "kernels" },
+    { header: "ms", align: "right" as const },
+    { header: "speed", align: "right" as const },
+    { header: "of the best", align: "right" as const },
+  ];
+  const rows = timings.map(({ op, variant, milliseconds, speed, unit, share }) => [
+    op,
+    variant,
+    milliseconds.toFixed(2),
+    `${speed.toFixed(0)} ${unit}`,
+    `${(100 * share).toFixed(0)} %`,
+  ]);
+  return table(columns, rows);
+}

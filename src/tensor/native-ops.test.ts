@@ -1,0 +1,173 @@
+// Ops by nlakit's own kernels against the same ops composed of ggml's, at every level that this machine has: values and
+// gradients, at sizes beyond those of finite differences (several blocks of queries, ragged tiles), and the same bytes for 1 to
+// 4 threads. Against float64 the kernels are tested in ops.test.ts and, one by one, in native/test.
+import { afterAll, describe, expect, test } from "vitest";
+import { Device, KERNEL_LEVELS, loadKernels } from "../engine/index.js";
+import type { KernelLevel, Kernels } from "../engine/index.js";
+import { Graph, ops } from "./index.js";
+import type { Tensor } from "./index.js";
+import { relativeError } from "./testing/array64.js";
+import { normals, seededRandom } from "./testing/random.js";
+
+const kernels = loadKernels();
+const chosen = { level: kernels?.level as KernelLevel, fast: kernels?.fastBf16 };
+const levels = KERNEL_LEVELS.filter((level) => {
+  try {
+    kernels?.select(level);
+    return kernels !== null;
+  } catch {
+    return false;
+  }
+});
+const devices = [1, 2, 3, 4].map((threads) => Device.open({ threads }));
+const composed = Device.open({ threads: 1, kernels: false });
+afterAll(() => {
+  kernels?.select(chosen.level, chosen.fast);
+  for (const device of [...devices, composed]) device[Symbol.dispose]();
+});
+
+interface Row {
+  readonly name: string;
+  readonly variables: Readonly<Record<string, readonly number[]>>;
+  readonly ids?: Readonly<Record<string, Int32Array>>;
+  readonly constants?: Readonly<Record<string, { shape: readonly number[]; data: Float32Array }>>;
+  readonly build: (g: Graph, t: Readonly<Record<string, Tensor>>) => Tensor;
+}
+
+const [BATCH, T, HEADS, KV, D] = [2, 150, 4, 2, 24];
+const attentionShapes = { q: [BATCH, T, HEADS, D], k: [BATCH, T, KV, D], v: [BATCH, T, KV, D] };
+function maskOf(rows: number, seen: (row: number, query: number, key: number) => boolean) {
+  const data = Float32Array.from({ length: rows * T * T }, (_, i) => {
+    const [row, query, key] = [Math.floor(i / (T * T)), Math.floor(i / T) % T, i % T];
+    return seen(row, query, key) ? 0 : -Infinity;
+  });
+  return { shape: rows === 1 ? [T, T] : [rows, 1, T, T], data };
+}
+const attend = (g: Graph, t: Readonly<Record<string, Tensor>>) =>
+  ops.attention(g, t["q"]!, t["k"]!, t["v"]!, { mask: t["mask"]!, scale: 0.2 });
+const someIds = (count: number, below: number) =>
+  Int32Array.from({ length: count }, (_, i) => (i * i * 7) % below);
+
+const ROWS: readonly Row[] = [
+  {
+    name: "linear",
+    variables: { x: [131, 67], w: [93, 67] },
+    build: (g, t) => ops.linear(g, t["x"]!, t["w"]!),
+  },
+  {
+    name: "a batch of products, both transposed, an operand used twice",
+    variables: { a: [3, 40, 33], b: [3, 50, 40] },
+    build: (g, t) => {
+      const y = ops.matmul(g, t["a"]!, t["b"]!, { transposeA: true, transposeB: true });
+      return ops.matmul(g, y, ops.matmul(g, t["a"]!, y, {}), { transposeB: true });
+    },
+  },
+  {
+    name: "rms norm, its operand used beside it",
+    variables: { x: [70, 49], gain: [49] },
+    build: (g, t) =>
+      ops.add(g, ops.rmsNorm(g, t["x"]!, t["gain"]!, 1e-5), ops.rmsNorm(g, t["x"]!, t["gain"]!, 1e-3)),
+  },
+  {
+    name: "swiglu",
+    variables: { a: [90, 101], b: [90, 101] },
+    build: (g, t) => ops.swiglu(g, t["a"]!, t["b"]!),
+  },
+  {
+    name: "geglu",
+    variables: { a: [90, 101], b: [90, 101] },
+    build: (g, t) => ops.geglu(g, t["a"]!, t["b"]!),
+  },
+  {
+    name: "rope",
+    variables: { x: [70, 3, 26] },
+    ids: { positions: Int32Array.from({ length: 70 }, (_, i) => i % 50) },
+    build: (g, t) => ops.rope(g, t["x"]!, t["positions"]!, { theta: 1e4, magnitude: 1.5 }),
+  },
+  {
+    name: "gathered rows, the table used beside them",
+    variables: { table: [40, 31] },
+    ids: { ids: someIds(90, 40) },
+    build: (g, t) => ops.linear(g, ops.gatherRows(g, t["table"]!, t["ids"]!), t["table"]!),
+  },
+  {
+    name: "cross-entropy in chunks",
+    variables: { h: [75, 33], w: [301, 33] },
+    ids: { targets: someIds(75, 301) },
+    constants: { weights: { shape: [75], data: Float32Array.from({ length: 75 }, (_, i) => (i % 4) / 100) } },
+    build: (g, t) => ops.crossEntropy(g, t["h"]!, t["w"]!, t["targets"]!, t["weights"]!, { chunk: 32 }),
+  },
+  {
+    name: "causal attention",
+    variables: attentionShapes,
+    constants: { mask: maskOf(1, (_, i, j) => j <= i) },
+    build: attend,
+  },
+  {
+    name: "attention in a sliding window",
+    variables: attentionShapes,
+    constants: { mask: maskOf(1, (_, i, j) => j <= i && i - j < 20) },
+    build: attend,
+  },
+  {
+    name: "attention with padding on the left of one row",
+    variables: attentionShapes,
+    constants: { mask: maskOf(BATCH, (row, i, j) => i === j || (j <= i && (row === 0 || j >= 90))) },
+    build: attend,
+  },
+];
+
+async function compute(device: Device, row: Row, type: "f32" | "bf16" = "f32"): Promise<Float32Array[]> {
+  const random = seededRandom(5);
+  using g = new Graph(device, { compute: type });
+  const tensors: Record<string, Tensor> = {};
+  const values: Record<string, Float32Array | Int32Array> = {};
+  for (const [name, shape] of Object.entries(row.variables)) {
+    tensors[name] = g.variable(name, shape);
+    values[name] = Float32Array.from(normals(random, tensors[name].size));
+  }
+  for (const [name, ids] of Object.entries(row.ids ?? {})) {
+    tensors[name] = g.input(name, [ids.length], "i32");
+    values[name] = ids;
+  }
+  for (const [name, { shape, data }] of Object.entries(row.constants ?? {})) {
+    tensors[name] = g.input(name, shape);
+    values[name] = data;
+  }
+  const y = row.build(g, tensors);
+  const dy = g.input("dy", y.shape);
+  values["dy"] = Float32Array.from(normals(random, y.size));
+  const gradients = g.backward(ops.sum(g, ops.mul(g, y, dy)));
+  const kept = [y, ...Object.keys(row.variables).map((name) => gradients.get(tensors[name]!)!)].map((each) =>
+    g.output(each),
+  );
+  await g.run(values);
+  return kept.map((each) => each.readF32());
+}
+
+describe.skipIf(!kernels)("native kernels against ggml's", () => {
+  const own = kernels as Kernels;
+  for (const level of levels) {
+    test.each(ROWS.map((row) => [row.name, row] as const))(`${level}: %s`, async (_, row) => {
+      own.select(level);
+      const [wanted, found] = [await compute(composed, row), await compute(devices[0]!, row)];
+      expect(composed.kernels).toBeNull();
+      found.forEach((values, i) =>
+        expect(relativeError(values, wanted[i]!), `result ${i}`).toBeLessThan(3e-6),
+      );
+      const [half] = await compute(devices[0]!, row, "bf16");
+      expect(relativeError(half!, wanted[0]!)).toBeLessThan(3e-2);
+    });
+  }
+
+  test.each(ROWS.map((row) => [row.name, row] as const))(
+    "the same bytes for 1 to 4 threads: %s",
+    async (_, row) => {
+      own.select(own.best);
+      for (const type of ["f32", "bf16"] as const) {
+        const wanted = await compute(devices[0]!, row, type);
+        for (const device of devices.slice(1)) expect(await compute(device, row, type)).toEqual(wanted);
+      }
+    },
+  );
+});

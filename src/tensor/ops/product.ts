@@ -1,0 +1,73 @@
+// Matrix products by nlakit's own kernels, which take either operand transposed and add to a sum without a copy. No gradients are
+// recorded here: matmul.ts does, and falls back to ggml's products where this file says no.
+import type { Graph } from "../graph.js";
+import { castTo } from "./layout.js";
+import type { Tensor } from "../tensor.js";
+
+// Bits of the kernel's flags (native/products.c).
+const A_TRANSPOSED = 1;
+const B_TRANSPOSED = 2;
+const IN_BF16 = 4;
+const HAS_BASE = 8;
+const A_HOLDS_BF16 = 16;
+
+/** Settings of {@link product}. */
+export interface ProductOptions {
+  readonly transposeA?: boolean;
+  readonly transposeB?: boolean;
+  readonly compute: "f32" | "bf16";
+  /** Added to the product; of its shape. */
+  readonly base?: Tensor | null;
+  /** Whether each row of `a` begins with its values in bf16, as the cross-entropy kernel leaves them. */
+  readonly aHoldsBf16?: boolean;
+}
+
+// A kernel packs B before it multiplies. For a few rows that costs more than the product, which ggml computes as dot products.
+const FEWEST_ROWS = 8;
+
+/** Whether products of so many rows are the kernels'. */
+export function hasProduct(g: Graph, rows: number): boolean {
+  return g.native && rows >= FEWEST_ROWS;
+}
+
+/**
+ * base + a · b over the last two dimensions, a [..., m, k] and b [..., k, n] after transposition; equal leading dimensions.
+ * The caller has checked the shapes and {@link hasProduct}.
+ */
+export function product(g: Graph, a: Tensor, b: Tensor, options: ProductOptions): Tensor {
+  const { transposeA = false, transposeB = false, compute, base = null, aHoldsBf16 = false } = options;
+  const m = a.shape.at(transposeA ? -1 : -2) as number;
+  const n = b.shape.at(transposeB ? -2 : -1) as number;
+  // What is stored in bf16 is multiplied in bf16: ggml does that, too.
+  const half = compute === "bf16" || b.dtype === "bf16";
+  const flags =
+    (transposeA ? A_TRANSPOSED : 0) |
+    (transposeB ? B_TRANSPOSED : 0) |
+    (half ? IN_BF16 : 0) |
+    (base ? HAS_BASE : 0) |
+    (aHoldsBf16 ? A_HOLDS_BF16 : 0);
+  const operands = half ? [aHoldsBf16 ? a : stored(g, a), stored(g, b)] : [a, b];
+  return g.emitKernel("matmul", [...a.shape.slice(0, -2), m, n], base ? [...operands, base] : operands, {
+    flags,
+  });
+}
+
+/**
+ * What a product in bf16 reads: activations and gradients are rounded once per graph, not by each product that reads them
+ * (a norm's output goes into three, its gradient into two each), and half as much is read. The rounding is the same.
+ */
+function stored(g: Graph, x: Tensor): Tensor {
+  return x.owner === g && g.device.kernels?.fastBf16 ? castTo(g, x, "bf16") : x;
+}
+
+/** For gradient rules: the product added to the gradient so far, if there is one. */
+export function productOnto(
+  g: Graph,
+  sum: Tensor | null,
+  a: Tensor,
+  b: Tensor,
+  options: Omit<ProductOptions, "base">,
+): Tensor {
+  const result = product(g, a, b, { ...options, base: sum });
+  return sum ? g.summed(result) : result;
+}
