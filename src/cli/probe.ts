@@ -21,23 +21,24 @@ interface ProbeFlags {
   readonly threads?: number;
 }
 
+function right(header: string) {
+  return { header, align: "right" as const };
+}
+
 /** The table of categories and layers, then test or real by distance from the cue. */
 export function renderProbes(results: readonly ProbeResult[]): string {
   const layers = [...new Set(results.map(({ layer }) => layer))];
   const categories = [...new Set(results.map(({ category }) => category))];
-  const right = (header: string) => ({ header, align: "right" as const });
   const of = (layer: number, category: string) =>
     results.find((each) => each.layer === layer && each.category === category);
   const rows = categories.map((category) => {
     const all = layers.map((layer) => of(layer, category));
     const any = all.find((each) => each !== undefined);
-    return [
-      category,
-      String(any?.classes ?? ""),
-      String(any?.testRows ?? ""),
-      any?.majority.toFixed(2) ?? "",
-      ...all.map((each) => (each ? `${withInterval(each.accuracy)} | ${each.control.toFixed(2)}` : "-")),
-    ];
+    const cells = all.map((each) =>
+      each ? `${withInterval(each.accuracy)} | ${each.control.toFixed(2)}` : "-",
+    );
+    const counts = [String(any?.classes ?? ""), String(any?.testRows ?? ""), any?.majority.toFixed(2) ?? ""];
+    return [String(category)].concat(counts, cells);
   });
   const heads = [{ header: "fact" }, right("values"), right("rows"), right("commonest")];
   const main = table([...heads, ...layers.map((layer) => right(`block ${layer}`))], rows);
@@ -57,11 +58,8 @@ export function renderProbes(results: readonly ProbeResult[]): string {
     buckets.map(([from, to]) => {
       const cells = tested.map(({ byDistance }) => byDistance.find((each) => each.from === from));
       const range = to === null ? `${from} and more` : `${from} to ${(to as number) - 1}`;
-      return [
-        range,
-        String(cells[0]?.rows ?? ""),
-        ...cells.map((cell) => (cell ? withInterval(cell.accuracy) : "-")),
-      ];
+      const shown = cells.map((cell) => (cell ? withInterval(cell.accuracy) : "-"));
+      return [range, String(cells[0]?.rows ?? "")].concat(shown);
     }),
   );
   return `${main}\n\n${note}\n\nTest or real:\n${distances}\n`;

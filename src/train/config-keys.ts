@@ -150,6 +150,12 @@ export function configMarkdown(): string {
     "This page is made from the schema in `src/train/config-schema.ts`; do not edit it by hand",
     "(`npx vitest run src/train/config-docs.test.ts -u` writes it anew).",
   ];
+  return `${[...lines, ...keyTables(CONFIG_KEYS)].join("\n")}\n`;
+}
+
+/** A Markdown table of the keys at the top, and one for each section. */
+export function keyTables(all: readonly ConfigKey[]): string[] {
+  const lines: string[] = [];
   const table = (keys: readonly ConfigKey[]) => {
     lines.push("", "| key | type | default | unit | what it is |", "| --- | --- | --- | --- | --- |");
     for (const { path, type, default: value, unit, description } of keys) {
@@ -159,10 +165,10 @@ export function configMarkdown(): string {
     }
   };
   lines.push("", "## Top level");
-  table(CONFIG_KEYS.filter(({ path, type }) => !path.includes(".") && type !== "section"));
-  for (const { path, description } of CONFIG_KEYS.filter(({ type }) => type === "section")) {
+  table(all.filter(({ path, type }) => !path.includes(".") && type !== "section"));
+  for (const { path, description } of all.filter(({ type }) => type === "section")) {
     lines.push("", `## ${path}`, "", description);
-    table(CONFIG_KEYS.filter((each) => each.path.startsWith(`${path}.`)));
+    table(all.filter((each) => each.path.startsWith(`${path}.`)));
   }
-  return `${lines.join("\n")}\n`;
+  return lines;
 }
