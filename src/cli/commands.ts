@@ -7,6 +7,7 @@ import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
 import { explainCommand } from "./explain.js";
 import { forwardCommand } from "./forward.js";
+import { probeCommand } from "./probe.js";
 import type { CommandEntry } from "./program.js";
 import { quickstartCommand } from "./quickstart.js";
 import { trainCommand } from "./train.js";
@@ -26,6 +27,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   evalCommand,
   dataCommand,
   worldCommand,
+  probeCommand,
   forwardCommand,
   benchCommand(),
   doctorCommand({ version, describeEngine }),

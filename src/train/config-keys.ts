@@ -89,11 +89,13 @@ function walk(node: SchemaNode, prefix: string, into: ConfigKey[] = []): ConfigK
   return into;
 }
 
-/** Every key and section of a config, in the schema's order. */
-export const CONFIG_KEYS: readonly ConfigKey[] = walk(
-  z.toJSONSchema(configSchema, { io: "input" }) as SchemaNode,
-  "",
-);
+/** Every key and section of a schema, in its order. */
+export function keysOf(schema: z.ZodType): readonly ConfigKey[] {
+  return walk(z.toJSONSchema(schema, { io: "input" }) as SchemaNode, "");
+}
+
+/** Every key and section of a training config. */
+export const CONFIG_KEYS: readonly ConfigKey[] = keysOf(configSchema);
 
 // The right name in another section counts a little worse than one wrong letter in this one.
 const ELSEWHERE = 1.1;
@@ -120,18 +122,20 @@ export function editDistance(a: string, b: string): number {
  * The known key that an unknown one most likely meant, or null where none is near. A key of the same section is
  * preferred; a key of the right name in the wrong section is found too, and so are the names of other trainers.
  */
-export function nearestKey(unknown: string): string | null {
+export function nearestKey(unknown: string, keys: readonly ConfigKey[] = CONFIG_KEYS): string | null {
   const cut = unknown.lastIndexOf(".") + 1;
   const name = unknown.slice(cut).slice(0, 80); // the work is quadratic, and no key is longer
   let best: string | null = null;
   let least = Math.max(2, Math.floor(name.length / 3)) + 0.5;
-  for (const { path } of CONFIG_KEYS) {
+  for (const { path } of keys) {
     const start = path.lastIndexOf(".") + 1;
     const elsewhere = path.slice(0, start) === unknown.slice(0, cut) ? 0 : ELSEWHERE;
     const distance = editDistance(name, path.slice(start)) + elsewhere;
     if (distance < least && distance < name.length) [best, least] = [path, distance];
   }
-  return least <= ELSEWHERE ? best : ((Object.hasOwn(SYNONYMS, name) ? SYNONYMS[name] : undefined) ?? best);
+  const synonym = Object.hasOwn(SYNONYMS, name) ? SYNONYMS[name] : undefined;
+  const known = keys.some(({ path }) => path === synonym);
+  return least <= ELSEWHERE || !known ? best : (synonym ?? best);
 }
 
 /** The text of docs/config.md; a test keeps the file equal to it. */
@@ -146,6 +150,12 @@ export function configMarkdown(): string {
     "This page is made from the schema in `src/train/config-schema.ts`; do not edit it by hand",
     "(`npx vitest run src/train/config-docs.test.ts -u` writes it anew).",
   ];
+  return `${[...lines, ...keyTables(CONFIG_KEYS)].join("\n")}\n`;
+}
+
+/** A Markdown table of the keys at the top, and one for each section. */
+export function keyTables(all: readonly ConfigKey[]): string[] {
+  const lines: string[] = [];
   const table = (keys: readonly ConfigKey[]) => {
     lines.push("", "| key | type | default | unit | what it is |", "| --- | --- | --- | --- | --- |");
     for (const { path, type, default: value, unit, description } of keys) {
@@ -155,10 +165,10 @@ export function configMarkdown(): string {
     }
   };
   lines.push("", "## Top level");
-  table(CONFIG_KEYS.filter(({ path, type }) => !path.includes(".") && type !== "section"));
-  for (const { path, description } of CONFIG_KEYS.filter(({ type }) => type === "section")) {
+  table(all.filter(({ path, type }) => !path.includes(".") && type !== "section"));
+  for (const { path, description } of all.filter(({ type }) => type === "section")) {
     lines.push("", `## ${path}`, "", description);
-    table(CONFIG_KEYS.filter((each) => each.path.startsWith(`${path}.`)));
+    table(all.filter((each) => each.path.startsWith(`${path}.`)));
   }
-  return `${lines.join("\n")}\n`;
+  return lines;
 }

@@ -8,6 +8,7 @@ import type { Document } from "yaml";
 import type { z } from "zod";
 import { NlaError, messageOf } from "../error.js";
 import { CONFIG_KEYS, nearestKey } from "./config-keys.js";
+import type { ConfigKey } from "./config-keys.js";
 import { BUNDLED_TARGETS, configSchema } from "./config-schema.js";
 import type { TrainConfig } from "./config-schema.js";
 
@@ -15,6 +16,17 @@ export type { TrainConfig, TrainConfigInput } from "./config-schema.js";
 
 const MAX_CONFIG_BYTES = 1_000_000; // a config has some 30 lines; more is another file given by mistake
 const MAX_SHOWN = 80; // characters of a wrong value that an error repeats
+
+/** What a config has to look like: its schema, and what errors say of its keys. */
+export interface ConfigForm<T> {
+  readonly schema: z.ZodType<T>;
+  readonly keys: readonly ConfigKey[];
+  /** The page that lists the keys. */
+  readonly page: string;
+}
+
+/** The form of a config of `nla train`. */
+const TRAINING: ConfigForm<TrainConfig> = { schema: configSchema, keys: CONFIG_KEYS, page: "docs/config.md" };
 
 /** Where a config's text came from; for errors and for relative paths. */
 export interface ConfigSource {
@@ -46,7 +58,12 @@ function valueAt(value: unknown, keys: readonly PropertyKey[]): unknown {
 
 type Locate = (keys: readonly PropertyKey[]) => string;
 
-function issueError(issues: readonly z.core.$ZodIssue[], value: unknown, locate: Locate): NlaError {
+function issueError(
+  issues: readonly z.core.$ZodIssue[],
+  value: unknown,
+  locate: Locate,
+  { keys, page }: Omit<ConfigForm<unknown>, "schema">,
+): NlaError {
   // A misspelt key first: it is often why another one is missing.
   const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
   if (!issue) throw new Error("a failed parse without an issue");
@@ -55,20 +72,20 @@ function issueError(issues: readonly z.core.$ZodIssue[], value: unknown, locate:
     const unknown = [...issue.path, issue.keys[0] ?? ""];
     const name = unknown.map(String).join(".");
     const prefix = issue.path.length ? `${issue.path.map(String).join(".")}.` : "";
-    const siblings = CONFIG_KEYS.filter(
+    const siblings = keys.filter(
       (each) => each.path.startsWith(prefix) && !each.path.slice(prefix.length).includes("."),
     );
-    const near = nearestKey(name);
+    const near = nearestKey(name, keys);
     return new NlaError({
       code: "config.unknown-key",
       subject: locate(unknown),
       found: `the unknown key ${show(name)}`,
       wanted: `one of ${siblings.map((each) => each.path).join(", ")}`,
-      next: `${near === null ? "docs/config.md lists every key." : `Did you mean ${near}?`}${others}`,
+      next: `${near === null ? `${page} lists every key.` : `Did you mean ${near}?`}${others}`,
     });
   }
   const name = issue.path.map(String).join(".");
-  const known = CONFIG_KEYS.find((each) => each.path === name);
+  const known = keys.find((each) => each.path === name);
   const details =
     issue.code === "custom" ? (issue.params as { found: string; wanted: string; next: string }) : undefined;
   const found = valueAt(value, issue.path);
@@ -77,7 +94,7 @@ function issueError(issues: readonly z.core.$ZodIssue[], value: unknown, locate:
     subject: locate(issue.path),
     found: details?.found ?? show(found),
     wanted: details?.wanted ?? (name === "" ? "a mapping of keys to values" : (known?.type ?? issue.message)),
-    next: `${details?.next ?? (known ? `${name}: ${known.description}` : "docs/config.md lists every key.")}${others}`,
+    next: `${details?.next ?? (known ? `${name}: ${known.description}` : `${page} lists every key.`)}${others}`,
   });
 }
 
@@ -90,12 +107,12 @@ export function checkConfig(
   value: unknown,
   { file = "config" }: { readonly file?: string } = {},
 ): TrainConfig {
-  return check(value, (keys) => (keys.length ? `${file}: ${keys.map(String).join(".")}` : file));
+  return check(value, (keys) => (keys.length ? `${file}: ${keys.map(String).join(".")}` : file), TRAINING);
 }
 
-function check(value: unknown, locate: Locate): TrainConfig {
-  const parsed = configSchema.safeParse(value);
-  if (!parsed.success) throw issueError(parsed.error.issues, value, locate);
+function check<T>(value: unknown, locate: Locate, form: ConfigForm<T>): T {
+  const parsed = form.schema.safeParse(value);
+  if (!parsed.success) throw issueError(parsed.error.issues, value, locate, form);
   return parsed.data;
 }
 
@@ -136,7 +153,27 @@ function override(document: Document, text: string): string[] {
  * @throws NlaError `config.yaml` with the line, `config.override`, and what {@link checkConfig} throws
  */
 export function parseConfig(text: string, source: ConfigSource = {}): TrainConfig {
-  const { file = "config", directory = process.cwd(), cwd = process.cwd(), overrides = [] } = source;
+  const { directory = process.cwd(), cwd = process.cwd() } = source;
+  const { config, overridden } = parseForm(text, source, TRAINING);
+  const resolve = (key: string, given: string) => path.resolve(overridden.has(key) ? cwd : directory, given);
+  return {
+    ...config,
+    target: BUNDLED_TARGETS.includes(config.target) ? config.target : resolve("target", config.target),
+    corpus: { ...config.corpus, path: resolve("corpus.path", config.corpus.path) },
+  };
+}
+
+/**
+ * Reads a config of any form from text; paths in it are left as they are.
+ *
+ * @returns the config, and the dotted keys that overrides gave
+ * @throws as {@link parseConfig}
+ */
+export function parseForm<T>(
+  text: string,
+  { file = "config", overrides = [] }: Pick<ConfigSource, "file" | "overrides">,
+  form: ConfigForm<T>,
+): { readonly config: T; readonly overridden: ReadonlySet<string> } {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, logLevel: "silent" });
   const fault = document.errors[0];
@@ -178,13 +215,7 @@ export function parseConfig(text: string, source: ConfigSource = {}): TrainConfi
       cause,
     });
   }
-  const config = check(value, locate);
-  const resolve = (key: string, given: string) => path.resolve(set.has(key) ? cwd : directory, given);
-  return {
-    ...config,
-    target: BUNDLED_TARGETS.includes(config.target) ? config.target : resolve("target", config.target),
-    corpus: { ...config.corpus, path: resolve("corpus.path", config.corpus.path) },
-  };
+  return { config: check(value, locate, form), overridden: new Set(set.keys()) };
 }
 
 // The line of a key or of the nearest one above it; null where the document has none (a value from an override).
@@ -211,6 +242,12 @@ export async function loadConfig(
   overrides: readonly string[] = [],
   { cwd = process.cwd() }: { readonly cwd?: string } = {},
 ): Promise<TrainConfig> {
+  const text = await readConfigText(file);
+  return parseConfig(text, { file, directory: path.dirname(path.resolve(file)), cwd, overrides });
+}
+
+/** The text of a config file. Throws NlaError `config.missing`, `config.encoding`, `config.too-large`. */
+export async function readConfigText(file: string): Promise<string> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(file);
@@ -233,9 +270,8 @@ export async function loadConfig(
       next: "Give the path of a config, not of a corpus or a model.",
     });
   }
-  let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
     throw new NlaError({
       code: "config.encoding",
@@ -246,7 +282,6 @@ export async function loadConfig(
       cause,
     });
   }
-  return parseConfig(text, { file, directory: path.dirname(path.resolve(file)), cwd, overrides });
 }
 
 /** What the corpus is called in document ids: `corpus.name`, or the path's last part without its ending. */
@@ -254,9 +289,9 @@ export function corpusName({ corpus }: Pick<TrainConfig, "corpus">): string {
   return corpus.name ?? path.basename(corpus.path, path.extname(corpus.path));
 }
 
-/** A resolved config as YAML that {@link parseConfig} reads back to the same object. */
-export function renderConfig(config: TrainConfig): string {
-  return `# The whole config of this run, defaults included. docs/config.md says what each key means.\n${stringify(config, { lineWidth: 0 })}`;
+/** A resolved config as YAML that {@link parseConfig} or {@link parseForm} reads back to the same object. */
+export function renderConfig(config: object, page = TRAINING.page): string {
+  return `# The whole config of this run, defaults included. ${page} says what each key means.\n${stringify(config, { lineWidth: 0 })}`;
 }
 
 /** A value as dotted leaf keys and their JSON. */
@@ -285,7 +320,7 @@ export function configDifferences(left: unknown, right: unknown): ConfigDifferen
 }
 
 /** sha256, in hex, of a config's keys and values, whatever their order. */
-export function configHash(config: TrainConfig): string {
+export function configHash(config: object): string {
   const text = leaves(config)
     .map(([key, value]) => `${key}=${value}\n`)
     .sort()

@@ -41,10 +41,10 @@ export interface StageContext {
 }
 
 /** An open run folder; `close` it, or hold it with `await using`. */
-export interface RunFolder extends AsyncDisposable {
+export interface RunFolder<Config extends object = TrainConfig> extends AsyncDisposable {
   /** Absolute. */
   readonly root: string;
-  readonly config: TrainConfig;
+  readonly config: Config;
   /** The full path of something in the folder: `run.path(RUN_LAYOUT.metrics)`. */
   path(relative: string): string;
   /** Names of the stages that are done, in the order in which they ended. */
@@ -70,7 +70,7 @@ async function readTextOrNull(file: string): Promise<string | null> {
 }
 
 /** @throws NlaError `run.other-config` with the first keys that differ, both values; `run.config-damaged` */
-function checkSameConfig(root: string, text: string, config: TrainConfig): void {
+function checkSameConfig(root: string, text: string, config: object): void {
   const file = path.join(root, RUN_LAYOUT.config);
   let there: unknown;
   try {
@@ -207,11 +207,11 @@ function asJson(name: string, result: unknown): Json {
  * @throws NlaError `run.other-config`, `run.foreign-folder` where the folder holds other things, `run.locked` where another
  *   process works in it, `run.state-damaged`, `run.config-damaged`
  */
-export async function openRunFolder(
+export async function openRunFolder<Config extends object = TrainConfig>(
   directory: string,
-  config: TrainConfig,
+  config: Config,
   { now = () => new Date() }: { readonly now?: () => Date } = {},
-): Promise<RunFolder> {
+): Promise<RunFolder<Config>> {
   const root = path.resolve(directory);
   const at = (relative: string) => path.join(root, relative);
   const existing = await readTextOrNull(at(RUN_LAYOUT.config));
@@ -261,7 +261,11 @@ async function refuseForeignFolder(root: string): Promise<void> {
   });
 }
 
-async function openLocked(root: string, config: TrainConfig, lock: RunLock): Promise<RunFolder> {
+async function openLocked<Config extends object>(
+  root: string,
+  config: Config,
+  lock: RunLock,
+): Promise<RunFolder<Config>> {
   const at = (relative: string) => path.join(root, relative);
   await removeStaleTemporaries(root, { exclusive: true });
   // Again under the lock: another starter may have written it since.
@@ -275,7 +279,7 @@ async function openLocked(root: string, config: TrainConfig, lock: RunLock): Pro
   await rm(at(RUN_LAYOUT.staging), { recursive: true, force: true });
 
   let running: string | null = null;
-  const runStage: RunFolder["runStage"] = async (name, stage) => {
+  const runStage: RunFolder<Config>["runStage"] = async (name, stage) => {
     type Result = Awaited<ReturnType<typeof stage>>;
     const done = stages.find((each) => each.name === name);
     if (done) return structuredClone(done.result) as Result;
