@@ -121,7 +121,7 @@ describe("freed during a run", () => {
     arena.get("w").write(new Float32Array(size).fill(1 / 800));
     const g = new Graph(device);
     let y = g.input("x", shape);
-    for (let i = 0; i < 6; i++) y = ops.matmul(g, y, arena.get("w"), { transposeB: true });
+    for (let i = 0; i < 24; i++) y = ops.matmul(g, y, arena.get("w"), { transposeB: true });
     g.expand(g.emit("cpy", shape, "f32", y, result.get("y")));
     const x = new Float32Array(size).fill(1);
     const running = g.run({ x });
