@@ -74,7 +74,7 @@ export class Graph implements Owner, Disposable {
   readonly #memo = new Map<Tensor, Map<string, Tensor>>();
   readonly #offers = new Map<Tensor, Map<string, () => Tensor>>();
   readonly #seeds = new WeakSet<Tensor>();
-  readonly #summed = new WeakSet<Tensor>();
+  readonly #summed = new WeakMap<Tensor, Tensor>();
 
   constructor(device: Device, { compute = "f32", recording = true, maxTensors = 32_768 }: GraphOptions = {}) {
     requireChoice("compute", compute, ["f32", "bf16"]);
@@ -299,7 +299,8 @@ export class Graph implements Owner, Disposable {
         if (!sameShape(piece.shape, operand.shape)) {
           throw shapeError(`gradient of ${result.name}`, [piece.shape, operand.shape], "the operand's shape");
         }
-        const separate = sum !== null && !this.#summed.has(piece);
+        // Which sum is asked, not whether there is one: a residual hands on a gradient that has another sum in it.
+        const separate = sum !== null && this.#summed.get(piece) !== sum;
         gradients.set(operand, separate ? this.emit("add", operand.shape, "f32", sum, piece) : piece);
       }
       // The order of execution is the order of expansion: fix it here, so that a gradient is complete before it is used.
@@ -313,9 +314,9 @@ export class Graph implements Owner, Disposable {
     return this.#seeds.has(gradient);
   }
 
-  /** For rules: marks a gradient that has the `sum` it was given in it, so that {@link Graph.backward} does not add it again. */
-  summed(gradient: Tensor): Tensor {
-    this.#summed.add(gradient);
+  /** For rules: marks a gradient as holding the `sum` that the rule was given, so that {@link Graph.backward} does not add it again. */
+  summed(gradient: Tensor, sum: Tensor): Tensor {
+    this.#summed.set(gradient, sum);
     return gradient;
   }
 

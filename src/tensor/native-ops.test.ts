@@ -69,6 +69,17 @@ const ROWS: readonly Row[] = [
       ops.add(g, ops.rmsNorm(g, t["x"]!, t["gain"]!, 1e-5), ops.rmsNorm(g, t["x"]!, t["gain"]!, 1e-3)),
   },
   {
+    // The gradient that the second residual hands on holds a sum already, but not the one that x has from the gathered rows.
+    name: "two residual blocks, their input used again after them",
+    variables: { x: [70, 49], gain: [49], w: [49, 49] },
+    ids: { ids: someIds(70, 70) },
+    build: (g, t) => {
+      const block = (x: Tensor) => ops.add(g, x, ops.linear(g, ops.rmsNorm(g, x, t["gain"]!, 1e-5), t["w"]!));
+      const out = block(block(t["x"]!));
+      return ops.add(g, out, ops.square(g, ops.gatherRows(g, t["x"]!, t["ids"]!)));
+    },
+  },
+  {
     name: "swiglu",
     variables: { a: [90, 101], b: [90, 101] },
     build: (g, t) => ops.swiglu(g, t["a"]!, t["b"]!),

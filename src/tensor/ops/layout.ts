@@ -80,7 +80,7 @@ export function gatherRows(g: Graph, table: Tensor, ids: Tensor): Tensor {
     (dy, sum) => {
       if (!g.native) return g.emit("get_rows_back", table.shape, "f32", dy, ids, table);
       const added = g.emitKernel("gather_back", table.shape, [dy, ids, sum]);
-      return sum ? g.summed(added) : added;
+      return sum ? g.summed(added, sum) : added;
     },
   ]);
 }

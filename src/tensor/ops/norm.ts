@@ -40,7 +40,7 @@ function nativeRmsNorm(g: Graph, x: Tensor, gain: Tensor, eps: number): Tensor {
       x,
       (dy, sum) => {
         const dx = partOf(g, sweep(dy, sum), 0, x.shape);
-        return sum ? g.summed(dx) : dx;
+        return sum ? g.summed(dx, sum) : dx;
       },
     ],
     [gain, (dy) => g.emitKernel("sum_rows", gain.shape, [partOf(g, sweep(dy, null), x.size, [SLOTS, d])])],

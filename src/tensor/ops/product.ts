@@ -69,5 +69,5 @@ export function productOnto(
   options: Omit<ProductOptions, "base">,
 ): Tensor {
   const result = product(g, a, b, { ...options, base: sum });
-  return sum ? g.summed(result) : result;
+  return sum ? g.summed(result, sum) : result;
 }
