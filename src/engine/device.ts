@@ -8,6 +8,7 @@ import type { Kernels } from "./kernels.js";
 import { loadLibrary } from "./library.js";
 import type { GgmlLibrary } from "./library.js";
 import { NativeMemory } from "./memory.js";
+import { keepThreads } from "./threadpool.js";
 
 /** What kind of hardware a device is. */
 export type DeviceKind = "cpu" | "gpu" | "integrated-gpu" | "accelerator" | "other";
@@ -69,6 +70,7 @@ export class Device implements Disposable {
   readonly kernels: Kernels | null;
   #scratch: NativeMemory | null = null;
   #backend: Pointer | null;
+  readonly #freeThreads: (() => void) | null;
   #queue: Promise<unknown> = Promise.resolve();
   #waiting = 0; // tasks in the queue, with the one that runs
 
@@ -78,12 +80,14 @@ export class Device implements Disposable {
     threads: number,
     backend: Pointer,
     kernels: Kernels | null,
+    freeThreads: (() => void) | null,
   ) {
     this.library = library;
     this.info = info;
     this.threads = threads;
     this.#backend = backend;
     this.kernels = kernels;
+    this.#freeThreads = freeThreads;
   }
 
   /**
@@ -125,19 +129,19 @@ export class Device implements Disposable {
         next: "`nla doctor` lists the devices and why others are missing.",
       });
     }
+    let freeThreads: (() => void) | null = null;
     if (info.kind === "cpu") {
-      const address = ggml.ggml_backend_reg_get_proc_address(
-        ggml.ggml_backend_dev_backend_reg(native),
-        "ggml_backend_set_n_threads",
-      );
+      const registry = ggml.ggml_backend_dev_backend_reg(native) as Pointer;
+      const address = ggml.ggml_backend_reg_get_proc_address(registry, "ggml_backend_set_n_threads");
       setThreadsProto ??= koffi.proto("void nlakit_set_n_threads(void* backend, int threads)");
       (koffi.decode(address, setThreadsProto) as (backend: Pointer, threads: number) => void)(
         backend,
         threads,
       );
+      if (threads > 1) freeThreads = keepThreads(ggml, registry, backend, threads);
     }
     const own = kernels && info.kind === "cpu" ? loadKernels() : null;
-    return new Device(library, info, threads, backend, own);
+    return new Device(library, info, threads, backend, own, freeThreads);
   }
 
   /** True after {@link Device[Symbol.dispose]}. */
@@ -220,7 +224,10 @@ export class Device implements Disposable {
     if (backend === null) return;
     this.#scratch?.[Symbol.dispose]();
     this.#backend = null;
-    this.release(() => this.library.ggml.ggml_backend_free(backend));
+    this.release(() => {
+      this.library.ggml.ggml_backend_free(backend);
+      this.#freeThreads?.();
+    });
   }
 }
 

@@ -177,6 +177,8 @@ export interface Ggml extends Functions<typeof BASE_SIGNATURES>, Functions<typeo
   readonly deviceMemory: (device: Pointer) => { free: number; total: number };
   /** Bytes that an allocator would take for a graph, without taking them. */
   readonly plannedBytes: (allocator: Pointer, graph: Pointer) => number;
+  /** Fills ggml's default settings of a thread pool into memory; threadpool.ts knows their layout. */
+  readonly threadpoolParams: (into: Uint8Array, threads: number) => void;
 }
 
 function bindTable<T extends Record<string, string>>(
@@ -228,6 +230,10 @@ export function bindGgml(base: string, registry: string): Ggml {
     "void*",
     outSize,
   ]);
+  const defaults = baseLibrary.func("ggml_threadpool_params_init", "void", [
+    koffi.out(koffi.pointer("void")),
+    "int",
+  ]);
   return {
     ...bindTable(baseLibrary, BASE_SIGNATURES),
     ...bindTable(registryLibrary, REGISTRY_SIGNATURES),
@@ -237,6 +243,7 @@ export function bindGgml(base: string, registry: string): Ggml {
       set(tensor, data, offset, bytes),
     tensorGet: (tensor: Pointer, into: ArrayBufferView, offset: number, bytes: number) =>
       get(tensor, into, offset, bytes),
+    threadpoolParams: (into: Uint8Array, threads: number) => defaults(into, threads),
     deviceMemory: (device: Pointer) => {
       const [free, total] = [[0], [0]];
       memory(device, free, total);
