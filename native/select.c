@@ -30,6 +30,7 @@ DECLARE(avx2)
 DECLARE(avx512)
 void gemm_avx512_bf16(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);
 void gemm_amx_bf16(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);
+void gemm_amx_split(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);
 #endif
 extern const NamedOp product_ops[];
 
@@ -100,6 +101,7 @@ EXPORT int nk_select(int level, int fast_bf16) {
     tables = avx512_tables;
     products.f32 = products.bf16 = gemm_avx512;
   }
+  if (level >= AMX_BF16) products.f32 = gemm_amx_split;
   if (fast_bf16 && level >= AVX512_BF16) products.bf16 = level >= AMX_BF16 ? gemm_amx_bf16 : gemm_avx512_bf16;
 #else
   (void)fast_bf16;

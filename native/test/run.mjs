@@ -7,6 +7,7 @@ const NATIVE = path.resolve(import.meta.dirname, "..");
 const SOURCES = [
   "gemm.c",
   "gemm-bf16.c",
+  "gemm-split.c",
   "products.c",
   "rows.c",
   "attention.c",
