@@ -9,7 +9,7 @@ import path from "node:path";
 
 const HERE = import.meta.dirname;
 const OUT = path.join(HERE, "build");
-const SOURCES = ["gemm.c", "gemm-bf16.c", "gemm-split.c", "products.c", "rows.c", "attention.c", "optimizer.c", "select.c"];
+const SOURCES = ["gemm.c", "gemm-bf16.c", "gemm-split.c", "products.c", "rows.c", "attention.c", "decode.c", "optimizer.c", "select.c"];
 const LIBRARY =
   { win32: "nlakit-kernels.dll", darwin: "libnlakit-kernels.dylib" }[process.platform] ??
   "libnlakit-kernels.so";

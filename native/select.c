@@ -15,7 +15,7 @@ static const char *const LEVELS[] = {"portable", "avx2", "avx512", "avx512-bf16"
 
 #define DECLARE(isa)                                                                                                   \
   void gemm_##isa(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);                                          \
-  extern const NamedOp row_ops_##isa[], attention_ops_##isa[], optimizer_ops_##isa[];
+  extern const NamedOp row_ops_##isa[], attention_ops_##isa[], decode_ops_##isa[], optimizer_ops_##isa[];
 #if defined(__aarch64__)
 DECLARE(neon)
 #define DEFAULT_ISA neon
@@ -34,11 +34,11 @@ void gemm_amx_split(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);
 #endif
 extern const NamedOp product_ops[];
 
-#define TABLES(isa) {row_ops_##isa, attention_ops_##isa, optimizer_ops_##isa, product_ops}
+#define TABLES(isa) {row_ops_##isa, attention_ops_##isa, decode_ops_##isa, optimizer_ops_##isa, product_ops}
 #define TABLES_OF(isa) TABLES(isa)
 #define GEMM_(isa) gemm_##isa
 #define GEMM(isa) GEMM_(isa)
-enum { TABLE_COUNT = 4 };
+enum { TABLE_COUNT = 5 };
 static const NamedOp *const default_tables[TABLE_COUNT] = TABLES_OF(DEFAULT_ISA);
 #ifdef X86
 static const NamedOp *const avx2_tables[TABLE_COUNT] = TABLES_OF(avx2);
@@ -126,7 +126,8 @@ EXPORT void nk_gemm(int bf16, int64_t m, int64_t n, int64_t k, const void *a, in
                     const float *base, int64_t base_stride, char *scratch) {
   const Matrix left = {a, a_row, a_column, a_type}, right = {b, b_row, b_column, b_type};
   const Target to = {c, c_stride, base, base_stride};
-  (bf16 ? products.bf16 : products.f32)(m, n, k, left, right, to, scratch);
+  char *const aligned = (char *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63); // a tile row across two cache lines is half as fast
+  (bf16 ? products.bf16 : products.f32)(m, n, k, left, right, to, aligned);
 }
 
 // The backend buffer that a tensor lies in, for whoever wants to ask for large pages under it.

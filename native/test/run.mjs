@@ -11,6 +11,7 @@ const SOURCES = [
   "products.c",
   "rows.c",
   "attention.c",
+  "decode.c",
   "optimizer.c",
   "select.c",
   "test/test.c",

@@ -30,6 +30,9 @@ export type KernelName =
   | "attention"
   | "attention_back"
   | "attention_step"
+  | "store"
+  | "cache_attention"
+  | "choose_token"
   | "adamw"
   | "square_sums";
 

@@ -155,7 +155,13 @@ export class NativeGraph implements Disposable {
   }
 
   /** The same, writing over the first tensor. It has no scratch. */
-  kernelInPlace(name: KernelName, target: Pointer, sources: readonly Pointer[], outside = 0): Pointer {
+  kernelInPlace(
+    name: KernelName,
+    target: Pointer,
+    sources: readonly Pointer[],
+    flags = 0,
+    outside = 0,
+  ): Pointer {
     const { kernels, library } = this.#device;
     const context = this.#count(TENSORS_PER_NODE + outside);
     const all = BigUint64Array.from(sources);
@@ -166,7 +172,7 @@ export class NativeGraph implements Disposable {
       all.length,
       (kernels as Kernels).op(name),
       EVERY_THREAD,
-      packSettings(0, 0),
+      packSettings(flags, 0),
     ) as Pointer;
   }
 

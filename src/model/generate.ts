@@ -7,10 +7,11 @@ import { NlaError } from "../error.js";
 import { padBatch } from "./batch.js";
 import { KvCache } from "./cache.js";
 import type { Decoder } from "./decoder.js";
+import type { CacheUse } from "./cache-layout.js";
 import { attendWithin, forward } from "./forward.js";
 import { declareBatch } from "./graph-inputs.js";
-import { chooseToken, nextTokens } from "./next-token.js";
-import type { NextTokenRows, NextTokens } from "./next-token.js";
+import { canDraw, chooseToken, drawnTokens, nextTokens } from "./next-token.js";
+import type { Choice, DrawnTokens, NextTokens } from "./next-token.js";
 import { declareInjection, lastRows } from "./run.js";
 import type { Injection } from "./run.js";
 import { uniformAt } from "./sampling.js";
@@ -50,14 +51,14 @@ export interface Generated {
   readonly finish: "stop" | "length";
 }
 
-// Attention covers slots in steps of this many, so that a graph serves several tokens and the fast kernels apply.
-const SLOT_STEP = 32;
-
 // Copying the cache to fewer rows pays when at least a quarter of them have ended.
 const SHRINK_BELOW = 0.75;
 
 // Choosing tokens holds the event loop: after this many logits (some 10 ms) others get a turn.
 const LOGITS_PER_TURN = 2_000_000;
+
+/** The token of a row of a graph, given a number in [0, 1). */
+type Choose = (row: number, uniform: number) => Choice;
 
 interface Growing {
   readonly prompt: number;
@@ -103,10 +104,9 @@ export async function generate(
     }),
   );
   const longest = Math.max(...prompts.map((ids) => ids.length));
-  const slots =
-    Math.ceil(Math.min(longest + maxNewTokens, model.config.contextLength) / SLOT_STEP) * SLOT_STEP;
+  const slots = Math.min(longest + maxNewTokens, model.config.contextLength);
 
-  let cache = await KvCache.create(model, prompts.length, slots);
+  let cache = await KvCache.create(model, prompts.length, slots, options.compute ?? "f32");
   let decode: DecodeGraph | null = null;
   try {
     const first = await readPrompts(model, prompts, cache, options);
@@ -135,19 +135,19 @@ export async function generate(
         active = alive.map((row) => active[row] as Growing);
       }
       const furthest = Math.max(...active.map(({ length, finish }) => (finish === null ? length + 1 : 0)));
-      const used = Math.min(Math.ceil(furthest / SLOT_STEP) * SLOT_STEP, slots);
+      const used = cache.layout.covered(furthest, cache.slots);
       if (!decode || decode.used !== used) {
         decode?.graph[Symbol.dispose]();
         const started = performance.now();
         decode = decodeGraph(model, cache, used, options);
         options.onGraph?.((performance.now() - started) / 1000);
       }
-      const rows = await decodeStep(model, cache, decode, active, signal);
+      const choose = await decodeStep(model, decode, active, options);
       for (const sequence of active) if (sequence.finish === null) sequence.length++;
       await take(
         model,
         active,
-        rows,
+        choose,
         active.map((_, row) => row),
         options,
       );
@@ -172,8 +172,9 @@ async function readPrompts(
   model: Decoder,
   prompts: readonly (readonly number[])[],
   cache: KvCache,
-  { inject = [], compute = "f32", temperature = 1, signal, onGraph }: GenerateOptions,
-): Promise<NextTokenRows> {
+  options: GenerateOptions,
+): Promise<Choose> {
+  const { inject = [], compute = "f32", temperature = 1, signal, onGraph } = options;
   const { config } = model;
   const started = performance.now();
   const batch = padBatch(prompts, { maxLength: config.contextLength });
@@ -181,15 +182,11 @@ async function readPrompts(
   const declared = declareBatch(g, batch);
   const injection = declareInjection(g, inject, batch, config.dim);
   const within = attendWithin(g, model, declared);
+  const use = cache.layout.prompts(g, cache, batch.length);
   const { blocks } = forward(g, model, declared, {
     ...(injection ? { inject: injection.tensors } : {}),
     attend: (k, q, key, value) => {
-      const byHead = (x: Tensor) => {
-        const split = ops.reshape(g, x, [batch.rows, batch.length, config.kvHeads, config.headDim]);
-        return ops.permute(g, split, [0, 2, 1, 3]);
-      };
-      cache.storePrompt(g, cache.keys(k), byHead(key));
-      cache.storePrompt(g, cache.values(k), byHead(value));
+      use.store(k, key, value);
       return within(k, q, key, value);
     },
   });
@@ -197,15 +194,19 @@ async function readPrompts(
   const next = nextTokens(g, model, last, temperature);
   g.compile();
   onGraph?.((performance.now() - started) / 1000);
-  await g.run({ ...declared.values(batch), ...injection?.values, last: lastRows(batch) }, signal);
-  return next.read();
+  const lasts = lastRows(batch);
+  await g.run({ ...declared.values(batch), ...injection?.values, ...use.inputs(lasts), last: lasts }, signal);
+  const rows = next.read();
+  return (row, uniform) => chooseToken(rows, row, uniform, options);
 }
 
 interface DecodeGraph {
   readonly graph: Graph;
   readonly used: number;
-  readonly next: NextTokens;
-  readonly windows: readonly (number | null)[];
+  readonly use: CacheUse;
+  /** One of the two: the graph draws itself, or hands out distributions. */
+  readonly drawn: DrawnTokens | null;
+  readonly next: NextTokens | null;
 }
 
 function noMaskWithin(): never {
@@ -213,87 +214,44 @@ function noMaskWithin(): never {
 }
 
 /** One token per row, attending over the first `used` slots of the cache. */
-function decodeGraph(
-  model: Decoder,
-  cache: KvCache,
-  used: number,
-  { compute = "f32", temperature = 1 }: GenerateOptions,
-): DecodeGraph {
-  const { config } = model;
+function decodeGraph(model: Decoder, cache: KvCache, used: number, options: GenerateOptions): DecodeGraph {
+  const { compute = "f32", temperature = 1 } = options;
   const { rows } = cache;
   const g = new Graph(model.device, { recording: false, compute });
   const ids = g.input("ids", [rows], "i32");
   const positions = g.input("positions", [rows], "i32");
-  const slotRows = g.input("slots", [rows * config.kvHeads], "i32");
-  const windows = [...new Set(config.windows)];
-  const masks = new Map(
-    windows.map((window) => [window, g.input(`mask${window ?? ""}`, [rows, 1, 1, used], "f16")]),
-  );
-  const { blocks } = forward(
-    g,
-    model,
-    { rows, length: 1, ids, positions, mask: noMaskWithin },
-    {
-      attend: (k, q, key, value) => {
-        cache.storeToken(g, cache.keys(k), key, slotRows);
-        cache.storeToken(g, cache.values(k), value, slotRows);
-        const query = ops.reshape(g, q, [rows, 1, config.heads, config.headDim]);
-        const mixed = ops.cachedAttention(
-          g,
-          query,
-          cache.view(g, cache.keys(k), used),
-          cache.view(g, cache.values(k), used),
-          {
-            mask: masks.get(config.windows[k] ?? null) as Tensor,
-            scale: config.attentionScale,
-            softcap: config.attentionSoftcap,
-          },
-        );
-        return ops.reshape(g, mixed, [rows, config.heads * config.headDim]);
-      },
-    },
-  );
-  const next = nextTokens(g, model, blocks.at(-1) as Tensor, temperature);
+  const use = cache.layout.step(g, cache, positions, used);
+  const batch = { rows, length: 1, ids, positions, mask: noMaskWithin };
+  const last = forward(g, model, batch, { attend: use.attend }).blocks.at(-1) as Tensor;
+  const drawn = canDraw(g, options) ? drawnTokens(g, model, last, temperature) : null;
+  const next = drawn ? null : nextTokens(g, model, last, temperature);
   g.compile();
-  return { graph: g, used, next, windows };
+  return { graph: g, used, use, drawn, next };
 }
-
-const F16_MINUS_INFINITY = 0xfc00;
 
 async function decodeStep(
   model: Decoder,
-  cache: KvCache,
-  { graph, used, next, windows }: DecodeGraph,
+  { graph, used, use, drawn, next }: DecodeGraph,
   active: readonly Growing[],
-  signal?: AbortSignal,
-): Promise<NextTokenRows> {
+  options: GenerateOptions,
+): Promise<Choose> {
   // A row that has ended computes its last token again, in its own slot: harmless, and cheaper than another graph.
   const ids = Int32Array.from(active, ({ tokens }) => tokens.at(-1) as number);
   const positions = Int32Array.from(active, ({ length }) =>
     Math.min(length, model.config.contextLength - 1, used - 1),
   );
-  const inputs: Record<string, Int32Array | Uint16Array> = {
-    ids,
-    positions,
-    slots: cache.slotRows(positions),
-  };
-  for (const window of windows) {
-    const mask = new Uint16Array(active.length * used).fill(F16_MINUS_INFINITY);
-    positions.forEach((position, row) => {
-      const from = window === null ? 0 : Math.max(0, position - window + 1);
-      mask.fill(0, row * used + from, row * used + position + 1);
-    });
-    inputs[`mask${window ?? ""}`] = mask;
-  }
-  await graph.run(inputs, signal);
-  return next.read();
+  const uniforms = Float64Array.from(active, ({ seed, tokens }) => uniformAt(seed, tokens.length));
+  await graph.run({ ids, positions, ...use.inputs(positions), ...drawn?.inputs(uniforms) }, options.signal);
+  if (drawn) return drawn.read();
+  const rows = (next as NextTokens).read();
+  return (row, uniform) => chooseToken(rows, row, uniform, options);
 }
 
 /** Chooses the next token of every growing sequence; `rowOf[i]` is the row of sequence i. */
 async function take(
   model: Decoder,
   active: readonly Growing[],
-  rows: NextTokenRows,
+  choose: Choose,
   rowOf: readonly number[],
   options: GenerateOptions,
 ): Promise<void> {
@@ -301,12 +259,12 @@ async function take(
   let since = 0;
   for (const [i, sequence] of active.entries()) {
     if (sequence.finish !== null) continue;
-    if ((since += rows.vocabulary) > LOGITS_PER_TURN) {
+    if ((since += model.config.vocabulary) > LOGITS_PER_TURN) {
       since = 0;
       await setImmediate();
     }
     const uniform = uniformAt(sequence.seed, sequence.tokens.length);
-    const { token, logProb, entropy } = chooseToken(rows, rowOf[i] as number, uniform, options);
+    const { token, logProb, entropy } = choose(rowOf[i] as number, uniform);
     sequence.tokens.push(token);
     sequence.logProbs.push(logProb);
     sequence.entropies.push(entropy);

@@ -1,12 +1,12 @@
-// From hidden states to chosen tokens: the head and its distributions in a graph, and the choice per row on the host. The
-// exponentials are the graph's, because there they are vectorised and on all threads; in JavaScript they cost a tenth of
-// generation.
+// From hidden states to chosen tokens: the head in a graph, and then either nlakit's kernel, which also draws and hands out one
+// number per row, or the distributions in the graph and the choice per row on the host. The exponentials are the graph's in both,
+// because there they are vectorised and on all threads; in JavaScript they cost a tenth of generation.
 import { ops } from "../tensor/index.js";
-import type { Graph, Tensor } from "../tensor/index.js";
+import type { Graph, HostArray, Tensor } from "../tensor/index.js";
 import type { Decoder } from "./decoder.js";
 import { finalNorm } from "./forward.js";
 import { headOf } from "./run.js";
-import { argmax, draw } from "./sampling.js";
+import { argmax, draw, unsound } from "./sampling.js";
 import type { SamplingOptions } from "./sampling.js";
 
 /** A chosen token. */
@@ -36,6 +36,10 @@ export interface NextTokenRows {
   readonly tempered: Float32Array;
 }
 
+function headLogits(g: Graph, model: Decoder, x: Tensor): Tensor {
+  return ops.logits(g, finalNorm(g, model, x), headOf(model), { softcap: model.config.logitSoftcap });
+}
+
 /**
  * Appends last norm, head and distributions to a graph.
  *
@@ -43,8 +47,7 @@ export interface NextTokenRows {
  * @param temperature 0: the best token will be taken, and no distribution but the model's own is needed
  */
 export function nextTokens(g: Graph, model: Decoder, x: Tensor, temperature: number): NextTokens {
-  const { vocabulary, logitSoftcap: softcap } = model.config;
-  const logits = g.output(ops.logits(g, finalNorm(g, model, x), headOf(model), { softcap }));
+  const logits = g.output(headLogits(g, model, x));
   const probabilities = g.output(ops.softmax(g, logits));
   const expected = g.output(ops.sumLast(g, ops.mul(g, probabilities, logits)));
   const plain = temperature === 0 || temperature === 1;
@@ -53,11 +56,51 @@ export function nextTokens(g: Graph, model: Decoder, x: Tensor, temperature: num
     read() {
       const p = probabilities.readF32();
       return {
-        vocabulary,
+        vocabulary: model.config.vocabulary,
         logits: logits.readF32(),
         probabilities: p,
         expected: expected.readF32(),
         tempered: tempered?.readF32() ?? p,
+      };
+    },
+  };
+}
+
+/** Whether {@link drawnTokens} can serve: nlakit's kernels are there, and no cut needs the whole distribution. */
+export function canDraw(g: Graph, { topK = 0, topP = 1 }: SamplingOptions): boolean {
+  return g.native && topK === 0 && topP >= 1;
+}
+
+/** Tokens that a graph chooses itself. */
+export interface DrawnTokens {
+  /** @param uniforms a number in [0, 1) per row */
+  inputs(uniforms: Float64Array): Record<string, HostArray>;
+  /** The choice of a row in the last run. @throws NlaError `model.not-finite` where its logits hold NaN or the like */
+  read(): (row: number) => Choice;
+}
+
+/** Appends last norm, head and the choice to a graph. x and temperature as for {@link nextTokens}. */
+export function drawnTokens(g: Graph, model: Decoder, x: Tensor, temperature: number): DrawnTokens {
+  const rows = x.shape[0] as number;
+  const uniform = g.input("uniform", [rows, 2]);
+  const chosen = g.output(ops.chooseTokens(g, headLogits(g, model, x), uniform, temperature));
+  return {
+    inputs(uniforms) {
+      const parts = new Float32Array(2 * rows);
+      uniforms.forEach((number, row) => {
+        const most = Math.fround(number);
+        parts[2 * row] = most;
+        parts[2 * row + 1] = number - most;
+      });
+      return { uniform: parts };
+    },
+    read() {
+      const values = chosen.readF32();
+      return (row) => {
+        const [token, logProb, entropy, weight] = values.subarray(4 * row, 4 * row + 4);
+        const all = weight as number;
+        if (!(all > 0 && all < Infinity)) throw unsound(`weights that add up to ${all}`);
+        return { token: token as number, logProb: logProb as number, entropy: entropy as number };
       };
     },
   };

@@ -92,11 +92,17 @@ function cut(weights: Float32Array, topK: number, topP: number): Float32Array {
 
 function notFinite(weights: Float32Array): NlaError {
   const at = weights.findIndex((weight) => !Number.isFinite(weight));
+  return unsound(
+    at < 0 ? `${weights.length} that add up to 0` : `${weights[at]} at token ${at} of ${weights.length}`,
+  );
+}
+
+/** The error of a distribution that no token can be drawn from. */
+export function unsound(found: string): NlaError {
   return new NlaError({
     code: "model.not-finite",
     subject: "the probabilities of a generated token",
-    found:
-      at < 0 ? `${weights.length} that add up to 0` : `${weights[at]} at token ${at} of ${weights.length}`,
+    found,
     wanted: "finite probabilities",
     next: "Check the weights and injected vectors; with bf16 the numbers may have overflowed, so try f32.",
   });

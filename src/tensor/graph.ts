@@ -185,10 +185,10 @@ export class Graph implements Owner, Disposable {
   }
 
   /** The same, writing over `target`, whose new value is the result. */
-  emitKernelInPlace(name: KernelName, target: Tensor, operands: readonly Tensor[]): Tensor {
+  emitKernelInPlace(name: KernelName, target: Tensor, operands: readonly Tensor[], flags = 0): Tensor {
     this.#requireOpen(name);
     const [[first, ...handles], outside] = this.#handles(name, [target, ...operands]);
-    const handle = this.#native.kernelInPlace(name, first as Handle, handles as Handle[], outside);
+    const handle = this.#native.kernelInPlace(name, first as Handle, handles as Handle[], flags, outside);
     return new Tensor(this, handle, target.shape, target.dtype, name);
   }
 

@@ -1,6 +1,8 @@
 // Every op, for `import * as ops` or by name.
 export { cachedAttention, attention, softmax } from "./attention.js";
 export type { AttentionOptions } from "./attention.js";
+export { cacheAttention, chooseTokens, SLOT_GROUP, storeTokens } from "./decode.js";
+export type { CacheAttentionOptions } from "./decode.js";
 export { geglu, geluTanh, silu, swiglu } from "./activation.js";
 export {
   add,
