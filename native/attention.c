@@ -98,7 +98,7 @@ static Attention attention_of(const Tensor *dst, const Tensor *q, const Tensor *
   a.kv_batch = (int64_t)k->nb[3] / 4;
   a.mask = mask;
   a.scale = s.value;
-  a.gemm = s.flags & ATTEND_BF16 ? products.bf16 : products.f32;
+  a.gemm = s.flags & ATTEND_BF16 ? products.bf16.multiply : products.f32.multiply;
   a.scratch = scratch_of(dst, ith);
   a.seen = (Seen *)free_scratch(a.scratch);
   a.seen_batch = -1;
@@ -152,9 +152,9 @@ static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
     const int64_t n = seen.last - seen.first;
     const float *query = (const float *)q->data + batch * a.q_batch + head * a.q_head + start * a.q_token;
     const int64_t at = batch * a.kv_batch + head / a.group * a.kv_head + seen.first * a.kv_token;
-    const Matrix key = {(const float *)k->data + at, 1, a.kv_token, TYPE_F32};
-    const Matrix value = {(const float *)v->data + at, a.kv_token, 1, TYPE_F32};
-    a.gemm(rows, n, a.d, (Matrix){query, a.q_token, 1, TYPE_F32}, key, (Target){a.scores, a.row, 0, 0}, a.scratch);
+    const Matrix key = {(const float *)k->data + at, 1, a.kv_token, TYPE_F32, 0};
+    const Matrix value = {(const float *)v->data + at, a.kv_token, 1, TYPE_F32, 0};
+    a.gemm(rows, n, a.d, (Matrix){query, a.q_token, 1, TYPE_F32, 0}, key, (Target){a.scores, a.row, 0, 0}, a.scratch);
     float inverse[QUERY_BLOCK];
     for (int64_t i = 0; i < rows; i++) {
       float *x = a.scores + i * a.row;
@@ -166,7 +166,7 @@ static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
       log_sums[(batch * a.heads + head) * a.queries + start + i] = most + logf(sum);
     }
     float *o = out + ((batch * a.queries + start) * a.heads + head) * a.d;
-    a.gemm(rows, a.d, n, (Matrix){a.scores, a.row, 1, TYPE_F32}, value, (Target){o, o_token, 0, 0}, a.scratch);
+    a.gemm(rows, a.d, n, (Matrix){a.scores, a.row, 1, TYPE_F32, 0}, value, (Target){o, o_token, 0, 0}, a.scratch);
     for (int64_t i = 0; i < rows; i++)
       for (int64_t j = 0; j < a.d; j++) o[i * o_token + j] *= inverse[i];
   }
@@ -194,11 +194,11 @@ static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) 
         const Seen seen = seen_by(&a, start, start + rows);
         const int64_t n = seen.last - seen.first, at = kv + seen.first * a.kv_token;
         const int64_t query = batch * a.q_batch + head * a.q_head + start * a.q_token;
-        const Matrix queries = {(const float *)q->data + query, a.q_token, 1, TYPE_F32};
-        const Matrix gradient = {dy + query, a.q_token, 1, TYPE_F32};
-        const Matrix keys_across = {source(dst, 3) + at, 1, a.kv_token, TYPE_F32};
-        const Matrix values_across = {source(dst, 4) + at, 1, a.kv_token, TYPE_F32};
-        const Matrix keys = {source(dst, 3) + at, a.kv_token, 1, TYPE_F32};
+        const Matrix queries = {(const float *)q->data + query, a.q_token, 1, TYPE_F32, 0};
+        const Matrix gradient = {dy + query, a.q_token, 1, TYPE_F32, 0};
+        const Matrix keys_across = {source(dst, 3) + at, 1, a.kv_token, TYPE_F32, 0};
+        const Matrix values_across = {source(dst, 4) + at, 1, a.kv_token, TYPE_F32, 0};
+        const Matrix keys = {source(dst, 3) + at, a.kv_token, 1, TYPE_F32, 0};
         a.gemm(rows, n, a.d, queries, keys_across, (Target){p, a.row, 0, 0}, a.scratch);
         a.gemm(rows, n, a.d, gradient, values_across, (Target){ds, a.row, 0, 0}, a.scratch);
         for (int64_t i = 0; i < rows; i++) {
@@ -218,7 +218,7 @@ static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) 
           NAME(clear_outside)(x, from, count, n);
           NAME(clear_outside)(y, from, count, n);
         }
-        const Matrix ds_rows = {ds, a.row, 1, TYPE_F32}, ds_columns = {ds, 1, a.row, TYPE_F32}, p_columns = {p, 1, a.row, TYPE_F32};
+        const Matrix ds_rows = {ds, a.row, 1, TYPE_F32, 0}, ds_columns = {ds, 1, a.row, TYPE_F32, 0}, p_columns = {p, 1, a.row, TYPE_F32, 0};
         a.gemm(rows, a.d, n, ds_rows, keys, (Target){dq + query, a.q_token, 0, 0}, a.scratch);
         a.gemm(n, a.d, rows, ds_columns, queries, (Target){dk + at, a.kv_token, dk + at, a.kv_token}, a.scratch);
         a.gemm(n, a.d, rows, p_columns, gradient, (Target){dv + at, a.kv_token, dv + at, a.kv_token}, a.scratch);

@@ -220,19 +220,35 @@ TARGET_BF16 static inline __attribute__((always_inline)) void blocks_of(const in
     }
 }
 
+// Depth of a pass over k: packed B is [pass][panel][depth / 2][COLUMNS][2].
+static int64_t k_block_of(int64_t k) {
+  const int64_t passes = k <= ONE_PASS ? 1 : (k + LONG_PASS - 1) / LONG_PASS;
+  return min64(k, round_up((k + passes - 1) / passes, DEPTH));
+}
+// See PackedBytes and Pack.
+int64_t packed_bytes_bf16(int64_t n, int64_t k) { return round_up(n, UNIT) * round_up(k, DEPTH) * 2; }
+TARGET_BF16 void pack_bf16(int64_t n, int64_t k, Matrix b, int64_t from, int64_t until, char *out) {
+  const int64_t k_block = k_block_of(k), columns = round_up(n, UNIT);
+  for (int64_t k0 = 0; k0 < k; k0 += k_block) {
+    const int64_t valid = min64(k_block, k - k0), depth = round_up(valid, DEPTH);
+    pack_b(valid, until - from, b, k0, from, (bf16 *)out + k0 * columns + from * depth);
+  }
+}
+
 TARGET_BF16 static inline __attribute__((always_inline)) void multiply(const int amx, int64_t m, int64_t n, int64_t k,
                                                                        Matrix a, Matrix b, Target c, char *scratch) {
   bf16 *pa = (bf16 *)scratch, *pb = (bf16 *)packed_b(scratch);
   if (m <= 0 || n <= 0) return;
-  const int64_t passes = k <= ONE_PASS ? 1 : (k + LONG_PASS - 1) / LONG_PASS;
-  const int64_t k_block = min64(k, round_up((k + passes - 1) / passes, DEPTH));
+  const int64_t k_block = k_block_of(k);
   const int64_t n_block = max64(B_BYTES / max64(2 * k_block, 1) / COLUMNS * COLUMNS, COLUMNS);
   int64_t k0 = 0;
   do { // once even for k = 0
     const int64_t valid = min64(k_block, k - k0), depth = round_up(valid, DEPTH), packed_stride = depth + DEPTH;
     for (int64_t n0 = 0; n0 < n; n0 += n_block) {
       const int64_t width = min64(n_block, n - n0);
-      pack_b(valid, width, b, k0, n0, pb);
+      const bf16 *panels = pb;
+      if (b.packed) panels = (const bf16 *)b.data + k0 * b.row_stride + (b.column_stride + n0) * depth;
+      else pack_b(valid, width, b, k0, n0, pb);
       for (int64_t m0 = 0; m0 < m; m0 += ROW_BLOCK) {
         const int64_t height = min64(ROW_BLOCK, m - m0);
         const int in_place = a.type == TYPE_BF16 && a.column_stride == 1 && valid % DEPTH == 0 && height % 16 == 0 &&
@@ -242,7 +258,7 @@ TARGET_BF16 static inline __attribute__((always_inline)) void multiply(const int
         float *to = c.data + m0 * c.stride + n0;
         Target target = {to, c.stride, c.base ? c.base + m0 * c.base_stride + n0 : 0, c.base_stride};
         if (k0) target = (Target){to, c.stride, to, c.stride}; // a later pass adds to the earlier ones
-        blocks_of(amx, height, width, depth, in_place ? rows : pa, in_place ? a.row_stride : packed_stride, pb, target,
+        blocks_of(amx, height, width, depth, in_place ? rows : pa, in_place ? a.row_stride : packed_stride, panels, target,
                   edge_tile(scratch));
       }
     }

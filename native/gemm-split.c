@@ -193,17 +193,46 @@ TARGET_AMX static void any_block(int down, int across, int64_t steps, const bf16
   else block(1, 1, steps, a, b, c);
 }
 
+// Depth of a pass over k. Packed B is [pass][block of 32 columns][step][part][half][tile], then for each pass and block whether it
+// is finite.
+static int64_t k_block_of(int64_t k) {
+  const int64_t passes = max64((k + DEEPEST - 1) / DEEPEST, 1);
+  return round_up((k + passes - 1) / passes, STEP);
+}
+static int64_t parts_bytes(int64_t columns, int64_t k) { return columns * round_up(k, STEP) * PARTS * 2; }
+// See PackedBytes and Pack.
+int64_t packed_bytes_split(int64_t n, int64_t k) {
+  const int64_t columns = round_up(n, BLOCK), k_block = max64(k_block_of(k), 1);
+  return round_up(parts_bytes(columns, k) + (k + k_block - 1) / k_block * (columns / BLOCK), 64);
+}
+TARGET_WIDE void pack_split(int64_t n, int64_t k, Matrix b, int64_t from, int64_t until, char *out) {
+  const int64_t k_block = k_block_of(k), columns = round_up(n, BLOCK);
+  uint8_t *finite = (uint8_t *)out + parts_bytes(columns, k) + from / BLOCK;
+  for (int64_t k0 = 0; k0 < k; k0 += k_block, finite += columns / BLOCK) {
+    const int64_t depth = min64(k_block, k - k0);
+    pack_b(until - from, depth, b, from, k0, (bf16 *)out + (k0 * columns + from * round_up(depth, STEP)) * PARTS, finite);
+  }
+}
+
+// The element of packed B whose parts these blocks hold.
+static float joined(const bf16 *block, int64_t k, int64_t column) {
+  const bf16 *at = block + k / STEP * STEP_SIZE + column / 16 * TILE + k % 16 * 32 + column % 16 * 2 + k % STEP / 16;
+  const float first = from_bf16(at[0]);
+  return isfinite(first) ? first + from_bf16(at[2 * TILE]) + from_bf16(at[4 * TILE]) : first;
+}
 static float element(Matrix x, int64_t row, int64_t column) {
   const int64_t at = row * x.row_stride + column * x.column_stride;
   return x.type == TYPE_F32 ? ((const float *)x.data)[at] : from_bf16(((const bf16 *)x.data)[at]);
 }
 
 // A block of C without parts, for what has none.
-static void plain_block(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, int64_t m0, int64_t n0, int64_t k0, Target c) {
+static void plain_block(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const bf16 *packed, int64_t m0, int64_t n0, int64_t k0,
+                        Target c) {
   for (int64_t i = 0; i < m; i++)
     for (int64_t j = 0; j < n; j++) {
       float sum = c.base ? c.base[i * c.base_stride + j] : 0;
-      for (int64_t p = 0; p < k; p++) sum += element(a, m0 + i, k0 + p) * element(b, k0 + p, n0 + j);
+      for (int64_t p = 0; p < k; p++)
+        sum += element(a, m0 + i, k0 + p) * (b.packed ? joined(packed, p, j) : element(b, k0 + p, n0 + j));
       c.data[i * c.stride + j] = sum;
     }
 }
@@ -212,11 +241,11 @@ static void plain_block(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, int
 TARGET_AMX void gemm_amx_split(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, char *scratch) {
   bf16 *pa = (bf16 *)scratch, *pb = (bf16 *)packed_b(scratch);
   float *edge = edge_tile(scratch);
-  uint8_t finite_a[ROW_BLOCK / BLOCK], finite_b[MOST_PANELS];
+  uint8_t finite_a[ROW_BLOCK / BLOCK], finite_here[MOST_PANELS];
   if (m <= 0 || n <= 0) return;
   TileConfig before;
   amx_begin(&before);
-  const int64_t passes = max64((k + DEEPEST - 1) / DEEPEST, 1), k_block = round_up((k + passes - 1) / passes, STEP);
+  const int64_t k_block = k_block_of(k);
   const int64_t panels = k_block == 0 ? MOST_PANELS : min64(B_SIZE / (PARTS * k_block) / BLOCK, MOST_PANELS);
   const int64_t n_block = panels * BLOCK;
   int64_t k0 = 0;
@@ -224,10 +253,18 @@ TARGET_AMX void gemm_amx_split(int64_t m, int64_t n, int64_t k, Matrix a, Matrix
     const int64_t depth = min64(k_block, k - k0), steps = (depth + STEP - 1) / STEP;
     for (int64_t n0 = 0; n0 < n; n0 += n_block) {
       const int64_t width = min64(n_block, n - n0);
-      pack_b(width, depth, b, n0, k0, pb, finite_b);
+      const bf16 *blocks = pb;
+      const uint8_t *finite_b = finite_here;
+      if (b.packed) {
+        const int64_t column = b.column_stride + n0;
+        blocks = (const bf16 *)b.data + (k0 * b.row_stride + column * steps * STEP) * PARTS;
+        finite_b = (const uint8_t *)b.data + parts_bytes(b.row_stride, k) + (k0 / max64(k_block, 1) * b.row_stride + column) / BLOCK;
+      } else {
+        pack_b(width, depth, b, n0, k0, pb, finite_here);
+      }
       for (int64_t m0 = 0; m0 < m; m0 += ROW_BLOCK) {
         const int64_t height = min64(ROW_BLOCK, m - m0);
-        pack_a(height, depth, a, m0, k0, pa, finite_a);
+        if (n0 == 0 || m > ROW_BLOCK) pack_a(height, depth, a, m0, k0, pa, finite_a); // else it is still there
         for (int64_t i = 0; i < height; i += BLOCK)
           for (int64_t s = 0; s == 0 || s < steps; s += CHUNK)
             for (int64_t j = 0; j < width; j += BLOCK) {
@@ -236,14 +273,15 @@ TARGET_AMX void gemm_amx_split(int64_t m, int64_t n, int64_t k, Matrix a, Matrix
               Target target = {to, c.stride, c.base ? c.base + (m0 + i) * c.base_stride + n0 + j : 0, c.base_stride};
               if (k0 + s > 0) target = (Target){to, c.stride, to, c.stride}; // adds to the steps before
               if (!finite_a[i / BLOCK] || !finite_b[j / BLOCK]) {
-                if (s == 0) plain_block(down, across, depth, a, b, m0 + i, n0 + j, k0, target);
+                const bf16 *packed = blocks + j / BLOCK * steps * STEP_SIZE;
+                if (s == 0) plain_block(down, across, depth, a, b, packed, m0 + i, n0 + j, k0, target);
                 continue;
               }
               prefetch_next(target.data, target.stride, i, j, height, width, BLOCK);
               const int whole = down % 16 == 0 && across % 16 == 0;
               const Target out = whole ? target : (Target){edge, BLOCK, 0, 0};
               any_block(down > 16 ? 2 : 1, across > 16 ? 2 : 1, min64(CHUNK, steps - s),
-                        pa + (i / BLOCK * steps + s) * STEP_SIZE, pb + (j / BLOCK * steps + s) * STEP_SIZE, out);
+                        pa + (i / BLOCK * steps + s) * STEP_SIZE, blocks + (j / BLOCK * steps + s) * STEP_SIZE, out);
               if (whole) continue;
               for (int64_t r = 0; r < down; r++)
                 for (int64_t x = 0; x < across; x++)

@@ -191,6 +191,21 @@ INLINE void NAME(tile_row)(int64_t rows, int64_t n, int64_t k, int packed, const
   }
 }
 
+// Depth of a pass over k: packed B is [pass][panel][depth][PANEL].
+INLINE int64_t NAME(k_block_of)(int64_t k) {
+  const int64_t passes = max64((k + K_BLOCK - 1) / K_BLOCK, 1);
+  return (k + passes - 1) / passes;
+}
+// See PackedBytes and Pack.
+int64_t NAME(packed_bytes)(int64_t n, int64_t k) { return round_up(n, UNIT) * k * 4; }
+void NAME(pack)(int64_t n, int64_t k, Matrix b, int64_t from, int64_t until, char *out) {
+  const int64_t k_block = NAME(k_block_of)(k), columns = round_up(n, UNIT);
+  for (int64_t k0 = 0; k0 < k; k0 += k_block) {
+    const int64_t depth = min64(k_block, k - k0);
+    NAME(pack_b)(depth, until - from, b, k0, from, (float *)out + k0 * columns + from * depth);
+  }
+}
+
 // See Gemm.
 void NAME(gemm)(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, char *scratch) {
   float *pa = (float *)scratch, *pb = (float *)packed_b(scratch), *edge = edge_tile(scratch);
@@ -200,7 +215,7 @@ void NAME(gemm)(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, c
       for (int64_t x = 0; x < n; x++) c.data[r * c.stride + x] = c.base ? c.base[r * c.base_stride + x] : 0;
     return;
   }
-  const int64_t passes = (k + K_BLOCK - 1) / K_BLOCK, k_block = (k + passes - 1) / passes;
+  const int64_t k_block = NAME(k_block_of)(k);
   const int64_t n_block = max64(B_FLOATS / k_block / PANEL * PANEL, PANEL);
   const int transposed = a.column_stride != 1;
   // Rows a multiple of 2 KiB apart share sets of the cache: those are copied, too, as is what has to be converted.
@@ -210,7 +225,9 @@ void NAME(gemm)(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, c
     const int64_t depth = min64(k_block, k - k0);
     for (int64_t n0 = 0; n0 < n; n0 += n_block) {
       const int64_t width = min64(n_block, n - n0);
-      NAME(pack_b)(depth, width, b, k0, n0, pb);
+      const float *panels = pb;
+      if (b.packed) panels = (const float *)b.data + k0 * b.row_stride + (b.column_stride + n0) * depth;
+      else NAME(pack_b)(depth, width, b, k0, n0, pb);
       for (int64_t first = 0; first < tiles; first += STRIP) {
         const int64_t last = min64(first + STRIP, tiles);
         const int64_t top = NAME(tile_start)(m, first, tiles), bottom = NAME(tile_start)(m, last, tiles);
@@ -235,7 +252,7 @@ void NAME(gemm)(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, c
           float *to = c.data + start * c.stride + n0;
           Target target = {to, c.stride, c.base ? c.base + start * c.base_stride + n0 : 0, c.base_stride};
           if (k0) target = (Target){to, c.stride, to, c.stride}; // a later pass adds to the earlier ones
-          NAME(tile_row)(rows, width, depth, transposed, rows_of_a, stride, next, pb, target, edge);
+          NAME(tile_row)(rows, width, depth, transposed, rows_of_a, stride, next, panels, target, edge);
         }
       }
     }

@@ -55,11 +55,14 @@ typedef struct {
   Op run;
 } NamedOp;
 
-// Element (row, column) of a matrix is at data[row * row_stride + column * column_stride]; one of the strides is 1.
+// Element (row, column) of a matrix is at data[row * row_stride + column * column_stride]; one of the strides is 1. A right operand
+// may also be `packed`: as a product's own packer left it, with `row_stride` columns in all, of which `column_stride` come before
+// the first one wanted (a multiple of 32).
 typedef struct {
   const void *data;
   int64_t row_stride, column_stride;
   int type; // TYPE_F32 or TYPE_BF16
+  int packed;
 } Matrix;
 
 // Where a product goes: C = base + A B, rows of C and base contiguous; base NULL: zero. They may be the same memory.
@@ -73,13 +76,23 @@ typedef struct {
 // C[m, n] = base + A[m, k] B[k, n]. Sums run over k in an order that depends on k alone.
 typedef void (*Gemm)(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, char *scratch);
 
+// Bytes of a packed B[k, n], and its packer: columns [from, until) of B, both multiples of 32 or n.
+typedef int64_t (*PackedBytes)(int64_t n, int64_t k);
+typedef void (*Pack)(int64_t n, int64_t k, Matrix b, int64_t from, int64_t until, char *out);
+typedef struct {
+  Gemm multiply;
+  PackedBytes packed_bytes;
+  Pack pack;
+} Product;
+
 // What was chosen at load (select.c). `bf16` is the F32 product where no faster one is there.
 typedef struct {
-  Gemm f32, bf16;
+  Product f32, bf16;
 } Products;
 extern Products products;
 
 // Scratch of a thread: packed A | packed B | a tile of C that hangs over the edge | room for fused ops.
+enum { UNIT = 32 }; // C is split, and B packed, on multiples of this: a multiple of every vector, tile and panel
 enum {
   SCRATCH_A = 1 << 20,
   SCRATCH_B = 3 << 20,

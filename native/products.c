@@ -2,8 +2,7 @@
 // proves at load that ggml's tensors are laid out as kernels.h says.
 #include "kernels.h"
 
-enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, IN_BF16 = 4, HAS_BASE = 8, A_HOLDS_BF16 = 16 };
-enum { UNIT = 32 }; // C is split on multiples of this: a multiple of every vector and tile
+enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, IN_BF16 = 4, HAS_BASE = 8, A_HOLDS_BF16 = 16, B_PACKED = 32 };
 
 // A grid of threads over C that packs least: every thread packs its rows of A and, twice as dear, its columns of B.
 static void grid(int64_t m, int64_t n, int nth, int *down, int *across) {
@@ -24,10 +23,11 @@ INLINE char *batch_of(const Tensor *t, int64_t i2, int64_t i3) {
 
 // dst[n, m, ...] = A B (+ base). Sources: scratch, A [k, m] or transposed [m, k], B [n, k] or transposed [k, n], base like dst,
 // all in ggml's order (fastest first). A_HOLDS_BF16: A says F32, but each of its rows begins with as many BF16. Leading dimensions of A and B repeat over those of dst.
+// B_PACKED: B is what the op "pack" made of it, for this k and n, at the same level and with the same IN_BF16; no batches.
 static void matmul(Tensor *dst, int ith, int nth, void *userdata) {
   const uint32_t flags = settings_of(userdata).flags;
   const Tensor *a = dst->src[1], *b = dst->src[2], *base = flags & HAS_BASE ? dst->src[3] : NULL;
-  const Gemm gemm = flags & IN_BF16 ? products.bf16 : products.f32;
+  const Gemm gemm = flags & IN_BF16 ? products.bf16.multiply : products.f32.multiply;
   const int64_t m = dst->ne[1], n = dst->ne[0], k = flags & A_TRANSPOSED ? a->ne[1] : a->ne[0];
   const int a_type = flags & A_HOLDS_BF16 ? TYPE_BF16 : a->type;
   const int64_t a_size = a_type == TYPE_BF16 ? 2 : 4, b_size = b->type == TYPE_BF16 ? 2 : 4;
@@ -43,16 +43,28 @@ static void matmul(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t first = by_batch ? batches * ith / nth : 0, last = by_batch ? batches * (ith + 1) / nth : batches;
   for (int64_t i = first; i < last; i++) {
     const int64_t i2 = i % dst->ne[2], i3 = i / dst->ne[2];
-    Matrix left = {0, a_row, 1, a_type}, right = {0, b_row, 1, b->type};
+    Matrix left = {0, a_row, 1, a_type, 0}, right = {0, b_row, 1, b->type, 0};
     if (flags & A_TRANSPOSED) left.row_stride = 1, left.column_stride = a_row;
     if (flags & B_TRANSPOSED) right.row_stride = 1, right.column_stride = b_row;
     left.data = batch_of(a, i2, i3) + m0 * left.row_stride * a_size;
     right.data = batch_of(b, i2, i3) + n0 * right.column_stride * b_size;
+    if (flags & B_PACKED) right = (Matrix){b->data, round_up(n, UNIT), n0, TYPE_F32, 1};
     const int64_t stride = (int64_t)dst->nb[1] / 4, base_stride = base ? (int64_t)base->nb[1] / 4 : 0;
     Target to = {(float *)batch_of(dst, i2, i3) + m0 * stride + n0, stride, NULL, base_stride};
     if (base) to.base = (float *)batch_of(base, i2, i3) + m0 * base_stride + n0;
     gemm(m1 - m0, n1 - n0, k, left, right, to, scratch_of(dst, ith));
   }
+}
+
+// dst: packed B, any type with room for it. Sources: dst, B [n, k] or transposed [k, n]. Flags: B_TRANSPOSED, IN_BF16.
+static void pack(Tensor *dst, int ith, int nth, void *userdata) {
+  const uint32_t flags = settings_of(userdata).flags;
+  const Tensor *b = dst->src[1];
+  const int transposed = (flags & B_TRANSPOSED) != 0;
+  const int64_t n = b->ne[transposed], k = b->ne[!transposed], from = part(n, UNIT, ith, nth), until = part(n, UNIT, ith + 1, nth);
+  const int64_t row = (int64_t)b->nb[1] / (b->type == TYPE_BF16 ? 2 : 4);
+  const Matrix matrix = {b->data, transposed ? 1 : row, transposed ? row : 1, b->type, 0};
+  if (until > from) (flags & IN_BF16 ? products.bf16 : products.f32).pack(n, k, matrix, from, until, (char *)dst->data);
 }
 
 // dst[8] = what this file reads of its second source: its four extents and, in elements, its four strides; plus, from the last
@@ -73,4 +85,4 @@ static void layout(Tensor *dst, int ith, int nth, void *userdata) {
   out[11] = s.value;
 }
 
-const NamedOp product_ops[] = {{"matmul", matmul}, {"layout", layout}, {NULL, NULL}};
+const NamedOp product_ops[] = {{"matmul", matmul}, {"pack", pack}, {"layout", layout}, {NULL, NULL}};

@@ -13,8 +13,12 @@
 enum { PORTABLE = 0, AVX2 = 1, AVX512 = 2, AVX512_BF16 = 3, AMX_BF16 = 4, NEON = 5 };
 static const char *const LEVELS[] = {"portable", "avx2", "avx512", "avx512-bf16", "amx-bf16", "neon"};
 
+#define DECLARE_PRODUCT(multiply, suffix)                                                                              \
+  void multiply(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);                                            \
+  int64_t packed_bytes_##suffix(int64_t, int64_t);                                                                     \
+  void pack_##suffix(int64_t, int64_t, Matrix, int64_t, int64_t, char *);
 #define DECLARE(isa)                                                                                                   \
-  void gemm_##isa(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);                                          \
+  DECLARE_PRODUCT(gemm_##isa, isa)                                                                                     \
   extern const NamedOp row_ops_##isa[], attention_ops_##isa[], decode_ops_##isa[], optimizer_ops_##isa[];
 #if defined(__aarch64__)
 DECLARE(neon)
@@ -28,16 +32,17 @@ DECLARE(portable)
 #ifdef X86
 DECLARE(avx2)
 DECLARE(avx512)
-void gemm_avx512_bf16(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);
-void gemm_amx_bf16(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);
-void gemm_amx_split(int64_t, int64_t, int64_t, Matrix, Matrix, Target, char *);
+DECLARE_PRODUCT(gemm_avx512_bf16, bf16)
+DECLARE_PRODUCT(gemm_amx_bf16, bf16)
+DECLARE_PRODUCT(gemm_amx_split, split)
 #endif
 extern const NamedOp product_ops[];
 
 #define TABLES(isa) {row_ops_##isa, attention_ops_##isa, decode_ops_##isa, optimizer_ops_##isa, product_ops}
 #define TABLES_OF(isa) TABLES(isa)
-#define GEMM_(isa) gemm_##isa
-#define GEMM(isa) GEMM_(isa)
+#define PRODUCT(multiply, suffix) {multiply, packed_bytes_##suffix, pack_##suffix}
+#define PRODUCT_OF_(isa) PRODUCT(gemm_##isa, isa)
+#define PRODUCT_OF(isa) PRODUCT_OF_(isa)
 enum { TABLE_COUNT = 5 };
 static const NamedOp *const default_tables[TABLE_COUNT] = TABLES_OF(DEFAULT_ISA);
 #ifdef X86
@@ -45,7 +50,7 @@ static const NamedOp *const avx2_tables[TABLE_COUNT] = TABLES_OF(avx2);
 static const NamedOp *const avx512_tables[TABLE_COUNT] = TABLES_OF(avx512);
 #endif
 static const NamedOp *const *tables = default_tables;
-Products products = {GEMM(DEFAULT_ISA), GEMM(DEFAULT_ISA)};
+Products products = {PRODUCT_OF(DEFAULT_ISA), PRODUCT_OF(DEFAULT_ISA)};
 
 #ifdef X86
 static int has(unsigned bits, int bit) { return bits >> bit & 1; }
@@ -91,18 +96,19 @@ EXPORT int nk_select(int level, int fast_bf16) {
   const int best = detect();
   if (level != PORTABLE && level != DEFAULT_LEVEL && (level > best || best == NEON)) return 0;
   tables = default_tables;
-  products.f32 = products.bf16 = GEMM(DEFAULT_ISA);
+  products.f32 = products.bf16 = (Product)PRODUCT_OF(DEFAULT_ISA);
 #ifdef X86
   if (level >= AVX2) {
     tables = avx2_tables;
-    products.f32 = products.bf16 = gemm_avx2;
+    products.f32 = products.bf16 = (Product)PRODUCT_OF(avx2);
   }
   if (level >= AVX512) {
     tables = avx512_tables;
-    products.f32 = products.bf16 = gemm_avx512;
+    products.f32 = products.bf16 = (Product)PRODUCT_OF(avx512);
   }
-  if (level >= AMX_BF16) products.f32 = gemm_amx_split;
-  if (fast_bf16 && level >= AVX512_BF16) products.bf16 = level >= AMX_BF16 ? gemm_amx_bf16 : gemm_avx512_bf16;
+  if (level >= AMX_BF16) products.f32 = products.bf16 = (Product)PRODUCT(gemm_amx_split, split);
+  if (fast_bf16 && level >= AVX512_BF16) products.bf16 = (Product)PRODUCT(gemm_avx512_bf16, bf16);
+  if (fast_bf16 && level >= AMX_BF16) products.bf16 = (Product)PRODUCT(gemm_amx_bf16, bf16);
 #else
   (void)fast_bf16;
 #endif
@@ -124,10 +130,15 @@ EXPORT int64_t nk_scratch_bytes(void) { return SCRATCH_BYTES; }
 EXPORT void nk_gemm(int bf16, int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row, int64_t a_column, int a_type,
                     const void *b, int64_t b_row, int64_t b_column, int b_type, float *c, int64_t c_stride,
                     const float *base, int64_t base_stride, char *scratch) {
-  const Matrix left = {a, a_row, a_column, a_type}, right = {b, b_row, b_column, b_type};
+  const Matrix left = {a, a_row, a_column, a_type, 0}, right = {b, b_row, b_column, b_type, 0};
   const Target to = {c, c_stride, base, base_stride};
   char *const aligned = (char *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63); // a tile row across two cache lines is half as fast
-  (bf16 ? products.bf16 : products.f32)(m, n, k, left, right, to, aligned);
+  (bf16 ? products.bf16 : products.f32).multiply(m, n, k, left, right, to, aligned);
+}
+
+// Bytes of B[k, n] as the op "pack" leaves it.
+EXPORT int64_t nk_packed_bytes(int bf16, int64_t n, int64_t k) {
+  return (bf16 ? products.bf16 : products.f32).packed_bytes(n, k);
 }
 
 // The backend buffer that a tensor lies in, for whoever wants to ask for large pages under it.

@@ -17,6 +17,7 @@ export type KernelLevel = (typeof KERNEL_LEVELS)[number];
 /** The ops of the library. */
 export type KernelName =
   | "matmul"
+  | "pack"
   | "layout"
   | "rms_norm"
   | "rms_norm_back"
@@ -72,6 +73,8 @@ export interface Kernels {
   /** Uses another level. Graphs that are built already keep the ops they have. @throws NlaError `engine.kernels` */
   select(level: KernelLevel, fastBf16?: boolean): void;
   op(name: KernelName): Pointer;
+  /** Bytes of a right operand [k, n] as the op "pack" leaves it at this level. */
+  packedBytes(n: number, k: number, bf16: boolean): number;
   multiply(product: DirectProduct): void;
   /** The backend buffer that holds a tensor. */
   bufferOf(tensor: Pointer): Pointer | null;
@@ -216,6 +219,11 @@ function bind(file: string): Bound {
   const choose = library.func("nk_select", "int", ["int", "int"]) as (level: number, fast: number) => number;
   const find = library.func("nk_op", "void*", ["str"]) as (name: string) => Pointer | null;
   const tensorBytes = library.func("nk_tensor_bytes", "int64_t", []) as () => number | bigint;
+  const packedBytes = library.func("nk_packed_bytes", "int64_t", ["int", "int64_t", "int64_t"]) as (
+    bf16: number,
+    n: number,
+    k: number,
+  ) => number | bigint;
   const scratchBytes = library.func("nk_scratch_bytes", "int64_t", []) as () => number | bigint;
   const pages = library.func("nk_large_pages", "int", ["void*", "int64_t"]) as (
     p: Pointer,
@@ -279,6 +287,7 @@ function bind(file: string): Bound {
       }
       return address;
     },
+    packedBytes: (n, k, bf16) => Number(packedBytes(bf16 ? 1 : 0, n, k)),
     multiply({ m, n, k, a, b, c, cStride, base = null, bf16 = false, scratch }) {
       gemm(bf16 ? 1 : 0, m, n, k, ...sideOf(a), ...sideOf(b), c, cStride, base, cStride, scratch);
     },

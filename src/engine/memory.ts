@@ -38,6 +38,18 @@ export function bytesOf(extent: Extent, dtype: Dtype): number {
   return extent.reduce((a, b) => a * b, BYTES[dtype]);
 }
 
+const LARGE_BYTES = 2 ** 23; // below this, large pages would cost more memory than they save time
+
+/**
+ * Asks for large pages under a buffer that was not touched yet, where nlakit's kernels read it: walking through hundreds of
+ * megabytes with pages of 4 KiB, a tenth of the time, and a fifth of the bandwidth, goes into finding them.
+ */
+export function askForLargePages({ kernels, library }: Device, buffer: Pointer, bytes: number): void {
+  if (!kernels || bytes < LARGE_BYTES) return;
+  const start = library.ggml.ggml_backend_buffer_get_base(buffer);
+  if (start !== null) kernels.largePages(start, bytes);
+}
+
 /** Copies `data` into a tensor. The caller has checked the sizes. */
 export function writeTensor(device: Device, tensor: Pointer, data: ArrayBufferView, offset = 0): void {
   device.library.ggml.tensorSet(tensor, data, offset, data.byteLength);
@@ -83,6 +95,7 @@ export class NativeMemory implements Disposable {
       });
     }
     this.bytes = this.#buffer === null ? 0 : Number(ggml.ggml_backend_buffer_get_size(this.#buffer));
+    if (this.#buffer !== null) askForLargePages(device, this.#buffer, this.bytes);
   }
 
   /** Sets every byte of one tensor to zero. */

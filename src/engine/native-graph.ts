@@ -7,7 +7,7 @@ import type { Dtype } from "./dtype.js";
 import type { OpName, Pointer } from "./ggml.js";
 import { packSettings } from "./kernel-layout.js";
 import type { KernelName, Kernels } from "./kernels.js";
-import { requireRoom } from "./memory.js";
+import { askForLargePages, requireRoom } from "./memory.js";
 import type { Extent } from "./memory.js";
 
 // Room per tensor beyond ggml's own overhead: alignment and the object header.
@@ -22,7 +22,6 @@ const MAX_TENSORS = 2 ** 20;
 // free blocks for good, so their number is bounded, with room for those that live a while.
 const MAX_KEPT = 200;
 
-const LARGE_BYTES = 2 ** 23; // below this, large pages would cost more memory than they save time
 const EVERY_THREAD = -1; // ggml calls a custom op on all of its threads; the number only enters its plan
 
 /** What a kernel is told beside its sources. */
@@ -255,14 +254,12 @@ export class NativeGraph implements Disposable {
     return Number(ggml.ggml_gallocr_get_buffer_size(allocator, 0));
   }
 
-  /** A training step walks through hundreds of megabytes: with pages of 4 KiB, a tenth of the time goes into finding them. */
   #askForLargePages(): void {
     const { kernels, library } = this.#device;
     const buffer = this.#ownNode === null ? null : kernels?.bufferOf(this.#ownNode);
-    if (!kernels || !buffer) return;
-    const start = library.ggml.ggml_backend_buffer_get_base(buffer);
-    const bytes = Number(library.ggml.ggml_backend_buffer_get_size(buffer));
-    if (start !== null && bytes >= LARGE_BYTES) kernels.largePages(start, bytes);
+    if (buffer) {
+      askForLargePages(this.#device, buffer, Number(library.ggml.ggml_backend_buffer_get_size(buffer)));
+    }
   }
 
   /** Runs the graph once, off the event loop. */

@@ -43,23 +43,25 @@ function firstSeen(positions: Int32Array, window: number): Int32Array {
   return positions.map((position) => Math.max(0, position - window + 1));
 }
 
+/** Stores tokens of a block, `length` per row from the slots `at` on. */
+function grouped(g: Graph, cache: CacheTensors, length: number, at: Tensor): CacheUse["store"] {
+  const { kvHeads, headDim } = cache.config;
+  const split = (x: Tensor) => ops.reshape(g, x, [cache.rows, length, kvHeads, headDim]);
+  return (k, key, value) => {
+    ops.storeTokens(g, cache.keys(k), split(key), at, "keys");
+    ops.storeTokens(g, cache.values(k), split(value), at, "values");
+  };
+}
+
 /** For devices with nlakit's own kernels. In bf16 the cache is read in half the time, and rounded as products in bf16 round. */
 export function groupedLayout(dtype: "f32" | "bf16"): CacheLayout {
-  const put = (g: Graph, cache: CacheTensors, length: number, at: Tensor) => {
-    const { kvHeads, headDim } = cache.config;
-    const split = (x: Tensor) => ops.reshape(g, x, [cache.rows, length, kvHeads, headDim]);
-    return (k: number, key: Tensor, value: Tensor) => {
-      ops.storeTokens(g, cache.keys(k), split(key), at, "keys");
-      ops.storeTokens(g, cache.values(k), split(value), at, "values");
-    };
-  };
   return {
     dtype,
     covered: (_, slots) => slots,
     prompts(g, cache, length) {
       const at = g.input("slots", [cache.rows], "i32");
       return {
-        store: put(g, cache, length, at),
+        store: grouped(g, cache, length, at),
         inputs: () => ({ slots: new Int32Array(cache.rows) }),
       };
     },
@@ -67,7 +69,7 @@ export function groupedLayout(dtype: "f32" | "bf16"): CacheLayout {
       const { config, rows } = cache;
       const windows = new Set(config.windows.filter((window) => window !== null));
       const firsts = new Map([...windows].map((w) => [w, g.input(`first${w}`, [rows], "i32")]));
-      const store = put(g, cache, 1, positions);
+      const store = grouped(g, cache, 1, positions);
       return {
         store,
         attend(k, q, key, value) {

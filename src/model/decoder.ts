@@ -1,10 +1,10 @@
 // A decoder on a device: its config, its parameters, and the constant tables that the forward pass reads.
-import { Arena, Device, sizeOf } from "../tensor/index.js";
-import type { Shape, Tensor } from "../tensor/index.js";
+import { Arena, Device, PackedMatrices, sizeOf } from "../tensor/index.js";
+import type { PackedMatrix, Shape, Tensor } from "../tensor/index.js";
 import { f32ToBf16 } from "../data/floats.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { Weights } from "./forward.js";
-import { parameterShapes } from "./parameters.js";
+import { EMBEDDING, parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
 import { frequencyDivisors } from "./rope-scaling.js";
 
@@ -20,6 +20,7 @@ export class Decoder implements Weights, Disposable {
   readonly parameters: Arena;
   readonly #tables: Arena | null;
   #half: Arena | null = null;
+  #packed: PackedMatrices | null = null;
 
   /**
    * @param source gives every parameter's values
@@ -49,7 +50,12 @@ export class Decoder implements Weights, Disposable {
     return this.parameters.get(name);
   }
 
-  matrix(name: string): Tensor {
+  matrix(name: string): Tensor | PackedMatrix {
+    return this.#packed?.matrices.get(name) ?? this.plainMatrix(name);
+  }
+
+  /** The same, not packed: f32, or its bf16 copy. */
+  plainMatrix(name: string): Tensor {
     return this.#half?.tensors.get(name) ?? this.parameters.get(name);
   }
 
@@ -85,7 +91,7 @@ export class Decoder implements Weights, Disposable {
 
   /**
    * Makes bf16 copies of the matrices, which {@link Decoder.matrix} then returns: generation reads half as much memory.
-   * Call it again when the parameters have changed, and {@link Decoder.dropHalf} before training.
+   * Call it again when the parameters have changed, and {@link Decoder.dropCopies} before training.
    */
   makeHalf(): void {
     const matrices = [...this.parameters.tensors].filter(([, { shape }]) => shape.length === 2);
@@ -94,10 +100,38 @@ export class Decoder implements Weights, Disposable {
     for (const [name, tensor] of matrices) this.#half.get(name).write(f32ToBf16(tensor.readF32()));
   }
 
-  /** Frees the bf16 copies. */
-  dropHalf(): void {
+  /** The matrices that `linear` multiplies with: all two-dimensional parameters, the embedding only where it is the head, too. */
+  get matrices(): ReadonlyMap<string, Tensor> {
+    const names = [...this.parameters.tensors].filter(
+      ([name, { shape }]) => shape.length === 2 && (this.config.tied || name !== EMBEDDING),
+    );
+    return new Map(names.map(([name]) => [name, this.plainMatrix(name)]));
+  }
+
+  /** Whether there are packed copies. */
+  get packed(): boolean {
+    return this.#packed !== null;
+  }
+
+  /**
+   * Packs copies of the matrices for products of few rows, which {@link Decoder.matrix} then returns; nothing happens where the
+   * device has none of nlakit's kernels. As for {@link Decoder.makeHalf}, they follow no change of the parameters.
+   *
+   * @throws NlaError `engine.memory`
+   */
+  async pack(compute: "f32" | "bf16"): Promise<void> {
+    if (this.device.kernels === null) return;
+    const packed = await PackedMatrices.of(this.device, this.matrices, compute);
+    this.#packed?.[Symbol.dispose]();
+    this.#packed = packed;
+  }
+
+  /** Frees the bf16 and the packed copies. */
+  dropCopies(): void {
     this.#half?.[Symbol.dispose]();
     this.#half = null;
+    this.#packed?.[Symbol.dispose]();
+    this.#packed = null;
   }
 
   get disposed(): boolean {
@@ -105,7 +139,7 @@ export class Decoder implements Weights, Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.dropHalf();
+    this.dropCopies();
     this.#tables?.[Symbol.dispose]();
     this.parameters[Symbol.dispose]();
   }

@@ -1,9 +1,9 @@
 // The forward pass of a decoder as ops in a graph: embedding, blocks, last norm. One function for every family, driven by
 // the config; it stops after any block and hands out the residual stream after any of them.
 import { Graph, ops } from "../tensor/index.js";
-import type { Tensor } from "../tensor/index.js";
+import type { PackedMatrix, Tensor } from "../tensor/index.js";
 import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
-import { blockName, EMBEDDING, FINAL_NORM } from "./parameters.js";
+import { blockName, EMBEDDING, FINAL_NORM, HEAD } from "./parameters.js";
 import { ropeMagnitude } from "./rope-scaling.js";
 
 const {
@@ -28,8 +28,8 @@ export interface Weights {
   readonly config: DecoderConfig;
   /** A parameter as it is stored, f32. */
   get(name: string): Tensor;
-  /** A parameter to multiply with: f32, or a bf16 copy where there is one. */
-  matrix(name: string): Tensor;
+  /** A parameter for `linear`: f32, or a copy in bf16 or packed where there is one. */
+  matrix(name: string): Tensor | PackedMatrix;
   /** Frequency divisors of block k, or null. */
   divisors(k: number): Tensor | null;
 }
@@ -92,6 +92,11 @@ export function forward(
 /** The norm after the last block, where the model has it. */
 export function finalNorm(g: Graph, weights: Weights, x: Tensor): Tensor {
   return norm(g, weights, x, FINAL_NORM);
+}
+
+/** The output matrix [vocabulary, dim] for {@link ops.logits}: the head's own, or the embedding where they are tied. */
+export function headMatrix(weights: Weights): Tensor | PackedMatrix {
+  return weights.matrix(weights.config.tied ? EMBEDDING : HEAD);
 }
 
 function norm(g: Graph, weights: Weights, x: Tensor, name: string): Tensor {

@@ -1,7 +1,8 @@
 // Batched generation with a key-value cache: every distinct prompt is read once, its cache copied for each sample; rows that
 // have ended leave the batch; each row has its own length, seed and stop.
+import { freemem } from "node:os";
 import { setImmediate } from "node:timers/promises";
-import { Graph, ops } from "../tensor/index.js";
+import { Graph, ops, PackedMatrices } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
 import { NlaError } from "../error.js";
 import { padBatch } from "./batch.js";
@@ -9,6 +10,7 @@ import { KvCache } from "./cache.js";
 import type { Decoder } from "./decoder.js";
 import type { CacheUse } from "./cache-layout.js";
 import { attendWithin, forward } from "./forward.js";
+import type { Weights } from "./forward.js";
 import { declareBatch } from "./graph-inputs.js";
 import { canDraw, chooseToken, drawnTokens, nextTokens } from "./next-token.js";
 import type { Choice, DrawnTokens, NextTokens } from "./next-token.js";
@@ -106,6 +108,8 @@ export async function generate(
   const longest = Math.max(...prompts.map((ids) => ids.length));
   const slots = Math.min(longest + maxNewTokens, model.config.contextLength);
 
+  using packed = await packedWeights(model, sequences.length, options);
+  const weights: Weights = packed?.weights ?? model;
   let cache = await KvCache.create(model, prompts.length, slots, options.compute ?? "f32");
   let decode: DecodeGraph | null = null;
   try {
@@ -139,7 +143,7 @@ export async function generate(
       if (!decode || decode.used !== used) {
         decode?.graph[Symbol.dispose]();
         const started = performance.now();
-        decode = decodeGraph(model, cache, used, options);
+        decode = decodeGraph(model, weights, cache, used, options);
         options.onGraph?.((performance.now() - started) / 1000);
       }
       const choose = await decodeStep(model, decode, active, options);
@@ -165,6 +169,32 @@ async function replaceCache(cache: KvCache, rows: readonly number[], signal?: Ab
   const selected = await cache.select(rows, signal);
   cache[Symbol.dispose]();
   return selected;
+}
+
+// Packing costs as much as a few steps, and memory; with fewer rows in f32 ggml's products are dot products, and read less.
+const PACK_FROM_TOKENS = 8;
+const PACK_FROM_ROWS_F32 = 8;
+const PACK_AT_MOST = 0.25; // of the memory that is free
+
+/** Weights packed for the steps of this call, where that pays and they are not packed already; the numbers are the same. */
+async function packedWeights(
+  model: Decoder,
+  rows: number,
+  { maxNewTokens, compute = "f32" }: GenerateOptions,
+): Promise<(Disposable & { readonly weights: Weights }) | null> {
+  const { device } = model;
+  const few = rows < PACK_FROM_ROWS_F32 && compute === "f32";
+  if (device.kernels === null || model.packed || few || maxNewTokens < PACK_FROM_TOKENS) return null;
+  const matrices = model.matrices;
+  if (PackedMatrices.bytes(device, matrices.values(), compute) > PACK_AT_MOST * freemem()) return null;
+  const packed = await PackedMatrices.of(device, matrices, compute);
+  const weights: Weights = {
+    config: model.config,
+    get: (name) => model.get(name),
+    matrix: (name) => packed.matrices.get(name) ?? model.matrix(name),
+    divisors: (k) => model.divisors(k),
+  };
+  return { weights, [Symbol.dispose]: () => packed[Symbol.dispose]() };
 }
 
 /** Reads all prompts into the cache; what may follow each prompt's last token. */
@@ -214,7 +244,13 @@ function noMaskWithin(): never {
 }
 
 /** One token per row, attending over the first `used` slots of the cache. */
-function decodeGraph(model: Decoder, cache: KvCache, used: number, options: GenerateOptions): DecodeGraph {
+function decodeGraph(
+  model: Decoder,
+  weights: Weights,
+  cache: KvCache,
+  used: number,
+  options: GenerateOptions,
+): DecodeGraph {
   const { compute = "f32", temperature = 1 } = options;
   const { rows } = cache;
   const g = new Graph(model.device, { recording: false, compute });
@@ -222,9 +258,9 @@ function decodeGraph(model: Decoder, cache: KvCache, used: number, options: Gene
   const positions = g.input("positions", [rows], "i32");
   const use = cache.layout.step(g, cache, positions, used);
   const batch = { rows, length: 1, ids, positions, mask: noMaskWithin };
-  const last = forward(g, model, batch, { attend: use.attend }).blocks.at(-1) as Tensor;
-  const drawn = canDraw(g, options) ? drawnTokens(g, model, last, temperature) : null;
-  const next = drawn ? null : nextTokens(g, model, last, temperature);
+  const last = forward(g, weights, batch, { attend: use.attend }).blocks.at(-1) as Tensor;
+  const drawn = canDraw(g, options) ? drawnTokens(g, weights, last, temperature) : null;
+  const next = drawn ? null : nextTokens(g, weights, last, temperature);
   g.compile();
   return { graph: g, used, use, drawn, next };
 }

@@ -3,9 +3,8 @@
 // because there they are vectorised and on all threads; in JavaScript they cost a tenth of generation.
 import { ops } from "../tensor/index.js";
 import type { Graph, HostArray, Tensor } from "../tensor/index.js";
-import type { Decoder } from "./decoder.js";
-import { finalNorm } from "./forward.js";
-import { headOf } from "./run.js";
+import { finalNorm, headMatrix } from "./forward.js";
+import type { Weights } from "./forward.js";
 import { argmax, draw, unsound } from "./sampling.js";
 import type { SamplingOptions } from "./sampling.js";
 
@@ -36,8 +35,9 @@ export interface NextTokenRows {
   readonly tempered: Float32Array;
 }
 
-function headLogits(g: Graph, model: Decoder, x: Tensor): Tensor {
-  return ops.logits(g, finalNorm(g, model, x), headOf(model), { softcap: model.config.logitSoftcap });
+function headLogits(g: Graph, weights: Weights, x: Tensor): Tensor {
+  const { logitSoftcap: softcap } = weights.config;
+  return ops.logits(g, finalNorm(g, weights, x), headMatrix(weights), { softcap });
 }
 
 /**
@@ -46,8 +46,8 @@ function headLogits(g: Graph, model: Decoder, x: Tensor): Tensor {
  * @param x the stream after the last block, [rows, dim]
  * @param temperature 0: the best token will be taken, and no distribution but the model's own is needed
  */
-export function nextTokens(g: Graph, model: Decoder, x: Tensor, temperature: number): NextTokens {
-  const logits = g.output(headLogits(g, model, x));
+export function nextTokens(g: Graph, weights: Weights, x: Tensor, temperature: number): NextTokens {
+  const logits = g.output(headLogits(g, weights, x));
   const probabilities = g.output(ops.softmax(g, logits));
   const expected = g.output(ops.sumLast(g, ops.mul(g, probabilities, logits)));
   const plain = temperature === 0 || temperature === 1;
@@ -56,7 +56,7 @@ export function nextTokens(g: Graph, model: Decoder, x: Tensor, temperature: num
     read() {
       const p = probabilities.readF32();
       return {
-        vocabulary: model.config.vocabulary,
+        vocabulary: weights.config.vocabulary,
         logits: logits.readF32(),
         probabilities: p,
         expected: expected.readF32(),
@@ -80,10 +80,10 @@ export interface DrawnTokens {
 }
 
 /** Appends last norm, head and the choice to a graph. x and temperature as for {@link nextTokens}. */
-export function drawnTokens(g: Graph, model: Decoder, x: Tensor, temperature: number): DrawnTokens {
+export function drawnTokens(g: Graph, weights: Weights, x: Tensor, temperature: number): DrawnTokens {
   const rows = x.shape[0] as number;
   const uniform = g.input("uniform", [rows, 2]);
-  const chosen = g.output(ops.chooseTokens(g, headLogits(g, model, x), uniform, temperature));
+  const chosen = g.output(ops.chooseTokens(g, headLogits(g, weights, x), uniform, temperature));
   return {
     inputs(uniforms) {
       const parts = new Float32Array(2 * rows);

@@ -7,7 +7,7 @@ import { NlaError } from "../error.js";
 import { packedRows, padBatch, pickRows } from "./batch.js";
 import type { Batch } from "./batch.js";
 import type { Decoder } from "./decoder.js";
-import { finalNorm, forward } from "./forward.js";
+import { finalNorm, forward, headMatrix } from "./forward.js";
 import { declareBatch } from "./graph-inputs.js";
 import { EMBEDDING, HEAD } from "./parameters.js";
 
@@ -98,7 +98,7 @@ export async function run(
       values.last = lastRows(batch);
     }
     if (logits !== "none")
-      wanted.set("logits", ops.logits(g, last, headOf(model), { softcap: config.logitSoftcap }));
+      wanted.set("logits", ops.logits(g, last, headMatrix(model), { softcap: config.logitSoftcap }));
   }
   for (const tensor of wanted.values()) g.output(tensor);
   g.compile();
@@ -125,7 +125,7 @@ export async function run(
 
 /** The matrix that makes logits. */
 export function headOf(model: Decoder): Tensor {
-  return model.matrix(model.config.tied ? EMBEDDING : HEAD);
+  return model.get(model.config.tied ? EMBEDDING : HEAD);
 }
 
 /** Row of each sequence's last token in a padded batch. */

@@ -7,6 +7,7 @@ export { GradientSums } from "./gradients.js";
 export { Graph } from "./graph.js";
 export type { GraphOptions } from "./graph.js";
 export * as ops from "./ops/index.js";
+export { PackedMatrices, PackedMatrix } from "./packed.js";
 export { formatShape, shapeError, sizeOf } from "./shape.js";
 export type { Shape } from "./shape.js";
 export { Tensor } from "./tensor.js";

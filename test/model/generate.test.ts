@@ -209,7 +209,7 @@ describe("a trained model", () => {
     expect(error).toBeLessThan(2e-2);
     const [fast] = await generate(model, [prompts[0]!], { maxNewTokens: 20, compute: "bf16", seed: 1 });
     const text = [...prompts[0]!, ...fast!.tokens];
-    model.dropHalf();
+    model.dropCopies();
     const again = await run(model, prompts, { logits: "all" });
     expect(again.logits).toEqual(exact.logits);
     const { logits } = await run(model, [text], { logits: "all" });

@@ -1,6 +1,7 @@
 // The output head and what is computed from it: cross-entropy and log-probabilities of given tokens. Logits are made in
 // chunks of rows, so that [tokens, vocabulary] never exists as a whole: at 4,096 tokens and 128,000 entries it would be 2 GB.
 import type { Graph } from "../graph.js";
+import type { PackedMatrix } from "../packed.js";
 import { shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
@@ -33,7 +34,12 @@ interface HeadChunk {
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`
  */
-export function logits(g: Graph, h: Tensor, w: Tensor, { softcap = null }: HeadOptions = {}): Tensor {
+export function logits(
+  g: Graph,
+  h: Tensor,
+  w: Tensor | PackedMatrix,
+  { softcap = null }: HeadOptions = {},
+): Tensor {
   if (h.shape.length !== 2 || w.shape.length !== 2 || h.shape[1] !== w.shape[1]) {
     throw shapeError("logits", [h.shape, w.shape], "h [n, d] and w [vocabulary, d]");
   }

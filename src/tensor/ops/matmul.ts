@@ -1,10 +1,11 @@
 // Matrix products. The one place that multiplies matrices: a faster kernel is chosen here and nowhere else.
 import type { Graph } from "../graph.js";
 import { sameShape, shapeError } from "../shape.js";
+import { PackedMatrix } from "../packed.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype } from "./check.js";
 import { castTo, transpose, transposedAs } from "./layout.js";
-import { hasProduct, product, productOnto } from "./product.js";
+import { hasProduct, packedProduct, product, productOnto } from "./product.js";
 
 /** Options of {@link matmul}. */
 export interface MatmulOptions {
@@ -36,9 +37,9 @@ export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = 
   return rowProducts(g, transposeA ? transpose(g, a) : a, transposeB ? b : transpose(g, b), compute);
 }
 
-/** x · wᵀ for a weight [out, in]: [n, in] -> [n, out]. @throws as {@link matmul} */
-export function linear(g: Graph, x: Tensor, w: Tensor): Tensor {
-  return matmul(g, x, w, { transposeB: true });
+/** x · wᵀ for a weight [out, in], which may be packed: [n, in] -> [n, out]. @throws as {@link matmul} */
+export function linear(g: Graph, x: Tensor, w: Tensor | PackedMatrix): Tensor {
+  return w instanceof PackedMatrix ? packedProduct(g, x, w) : matmul(g, x, w, { transposeB: true });
 }
 
 /** By nlakit's kernels: with A and B as given, and dY the gradient, every transposition falls out of the two flags. */

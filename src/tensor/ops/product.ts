@@ -1,6 +1,9 @@
 // Matrix products by nlakit's own kernels, which take either operand transposed and add to a sum without a copy. No gradients are
 // recorded here: matmul.ts does, and falls back to ggml's products where this file says no.
 import type { Graph } from "../graph.js";
+import type { PackedMatrix } from "../packed.js";
+import { shapeError } from "../shape.js";
+import { requireDtype } from "./check.js";
 import { castTo } from "./layout.js";
 import type { Tensor } from "../tensor.js";
 
@@ -10,6 +13,7 @@ const B_TRANSPOSED = 2;
 const IN_BF16 = 4;
 const HAS_BASE = 8;
 const A_HOLDS_BF16 = 16;
+const B_PACKED = 32;
 
 /** Settings of {@link product}. */
 export interface ProductOptions {
@@ -20,6 +24,24 @@ export interface ProductOptions {
   readonly base?: Tensor | null;
   /** Whether each row of `a` begins with its values in bf16, as the cross-entropy kernel leaves them. */
   readonly aHoldsBf16?: boolean;
+}
+
+/**
+ * x · wᵀ of a packed weight: x f32 [m, k] -> [m, n]. Any number of rows: there is nothing left to pack.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.gradient`
+ */
+export function packedProduct(g: Graph, x: Tensor, w: PackedMatrix): Tensor {
+  const [m, k] = x.shape as [number, number];
+  if (x.shape.length !== 2 || k !== w.k) {
+    throw shapeError("linear", [x.shape, [w.n, w.k]], "x [m, k] and a packed weight [n, k]");
+  }
+  requireDtype("linear", "f32", x);
+  g.refuseGradient("linear with a packed weight", x);
+  w.requireUsable();
+  const flags = B_PACKED | B_TRANSPOSED | (w.compute === "bf16" ? IN_BF16 : 0);
+  const operand = w.compute === "bf16" ? stored(g, x) : x;
+  return g.emitKernel("matmul", [m, w.n], [operand, w.storage], { flags });
 }
 
 // A kernel packs B before it multiplies. For a few rows that costs more than the product, which ggml computes as dot products.
