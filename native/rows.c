@@ -180,7 +180,7 @@ static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
 
 // ---- cross-entropy
 
-// Sources: scratch, logits [vocabulary, n], targets i32 [n], weights [n] -> weighted loss of each row [n]. The logits are
+// Sources: scratch, logits [vocabulary, n], targets i32 [n], [weights [n]] (else 1) -> weighted loss of each row [n]. The logits are
 // overwritten by their gradient, weight (softmax - onehot): nothing else may read them before or after but what is ordered to.
 // With AS_BF16 the gradient of a row is in the first half of its bytes, as the matrix product takes it (A_HOLDS_BF16).
 static void NAME(cross_entropy)(Tensor *dst, int ith, int nth, void *userdata) {
@@ -189,7 +189,7 @@ static void NAME(cross_entropy)(Tensor *dst, int ith, int nth, void *userdata) {
   const int32_t *targets = (const int32_t *)dst->src[2]->data;
   ROWS_OF_THREAD(rows_of(dst->src[1])) {
     float *x = source(dst, 1) + i * vocabulary;
-    const float weight = source(dst, 3)[i], of_target = x[targets[i]], most = NAME(maximum)(vocabulary, x);
+    const float weight = dst->src[3] ? source(dst, 3)[i] : 1.f, of_target = x[targets[i]], most = NAME(maximum)(vocabulary, x);
     const float sum = NAME(exponentials)(vocabulary, most, x, x), factor = weight / sum;
     ((float *)dst->data)[i] = weight * (most + logf(sum) - of_target);
     if (!half) {

@@ -109,6 +109,15 @@ const ROWS: readonly Row[] = [
     build: (g, t) => ops.crossEntropy(g, t["h"]!, t["w"]!, t["targets"]!, t["weights"]!, { chunk: 32 }),
   },
   {
+    name: "log-probabilities in chunks, each with a gradient of its own, the head's matrix also an embedding",
+    variables: { h: [75, 33], w: [301, 33] },
+    ids: { targets: someIds(75, 301) },
+    build: (g, t) => {
+      const tied = ops.add(g, t["h"]!, ops.gatherRows(g, t["w"]!, t["targets"]!));
+      return ops.square(g, ops.tokenLogProbs(g, tied, t["w"]!, t["targets"]!, { chunk: 32 }));
+    },
+  },
+  {
     name: "causal attention",
     variables: attentionShapes,
     constants: { mask: maskOf(1, (_, i, j) => j <= i) },

@@ -6,7 +6,7 @@ import { shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { add, affine, mul, scale, softcap as softcapped, square } from "./elementwise.js";
-import { concatRows, rowsView } from "./layout.js";
+import { concatRows, reshape, rowsView } from "./layout.js";
 import { linear, multiply, multiplyPlain, multiplyTransposed } from "./matmul.js";
 import { product } from "./product.js";
 
@@ -159,7 +159,7 @@ function nativeCrossEntropy(
 
 /**
  * log p(target) of each row, differentiable with any gradient per row: for policy losses. The logits are computed again in
- * the reverse pass. A probability below 1e-37 counts as that, so that no result is below -85.2.
+ * the reverse pass. Composed of ggml's ops, a probability below 1e-37 counts as that: no result is below -85.2.
  *
  * @returns [n], nats
  * @throws as {@link crossEntropy}
@@ -173,6 +173,7 @@ export function tokenLogProbs(
 ): Tensor {
   const { softcap = null } = options;
   const n = checkHead(g, "tokenLogProbs", h, w, targets);
+  if (g.native && softcap === null) return nativeLogProbs(g, h, w, targets, options);
   const parts = chunksOf(g, h, targets, options).map((chunk) => {
     const head = capped(g, multiply(g, chunk.h, w, g.compute), softcap);
     const { ofTarget } = targetProbabilities(g, head.logits, chunk);
@@ -184,6 +185,37 @@ export function tokenLogProbs(
   let swept: { dh: Tensor; dw: Tensor | null } | null = null;
   const sweep = (dy: Tensor) => (swept ??= sweepBack(g, h, w, targets, dy, options));
   return g.record(result, [h, (dy) => sweep(dy).dh], [w, (dy) => sweep(dy).dw as Tensor]);
+}
+
+/** The same by nlakit's kernels: -log p is the cross-entropy of weight 1, and its gradient that of weight -dy. */
+function nativeLogProbs(g: Graph, h: Tensor, w: Tensor, targets: Tensor, options: HeadOptions): Tensor {
+  const { compute } = g;
+  const aHoldsBf16 = compute === "bf16" && g.device.kernels?.fastBf16 === true;
+  const logitsOf = (chunk: HeadChunk) => product(g, chunk.h, w, { transposeB: true, compute });
+  const parts = chunksOf(g, h, targets, options).map((chunk) =>
+    g.expand(g.emitKernel("cross_entropy", [chunk.rows, 1], [logitsOf(chunk), chunk.targets, null])),
+  );
+  const result = scale(g, reshape(g, concatRows(g, parts), [h.shape[0] as number]), -1);
+
+  let swept: { dh: Tensor | null; dw: Tensor | null } | null = null;
+  const sweep = (dy: Tensor) => (swept ??= back(scale(g, dy, -1)));
+  const back = (rowWeights: Tensor) => {
+    const pieces: Tensor[] = [];
+    let dw: Tensor | null = null;
+    for (const chunk of chunksOf(g, h, targets, options)) {
+      const { rows, start } = chunk;
+      const logits = logitsOf(chunk);
+      const weights = rowsView(g, rowWeights, start, rows, 1);
+      const flags = aHoldsBf16 ? AS_BF16 : 0;
+      // Expanded before anything that reads the logits: from here on they hold their gradient.
+      g.expand(g.emitKernel("cross_entropy", [rows], [logits, chunk.targets, weights], { flags }));
+      if (w.requiresGrad)
+        dw = g.expand(product(g, logits, chunk.h, { transposeA: true, compute, base: dw, aHoldsBf16 }));
+      if (h.requiresGrad) pieces.push(g.expand(product(g, logits, w, { compute, aHoldsBf16 })));
+    }
+    return { dh: pieces.length > 0 ? concatRows(g, pieces) : null, dw };
+  };
+  return g.record(result, [h, (dy) => sweep(dy).dh as Tensor], [w, (dy) => sweep(dy).dw as Tensor]);
 }
 
 /** dh and dw for a gradient per row: d log p(t) / d logits = onehot(t) - p. */
