@@ -1,8 +1,9 @@
 // Time per op: a graph computed one node at a time, each by a graph that holds that node alone. ggml's CPU backend times nothing
-// itself. What starting a graph costs, a wake-up of every thread, is measured on a node that does nothing and taken off.
+// itself. What starting a graph costs, a wake-up of every thread, is measured on a sum of two numbers and taken off.
 import { NlaError } from "../error.js";
 import type { Device } from "./device.js";
 import type { Pointer } from "./ggml.js";
+import { NativeMemory } from "./memory.js";
 
 /** One op, or one kind of host work. */
 export interface OpTime {
@@ -23,6 +24,7 @@ export class OpProfile implements Disposable {
   readonly #host = new Map<string, { calls: number; seconds: number }>();
   readonly #context: Pointer;
   readonly #single: Pointer;
+  readonly #zero: NativeMemory;
   /** Seconds that starting a graph takes, the median of many. */
   readonly startSeconds: number;
   /** Seconds beyond that for the way to a worker thread and back to the event loop, measured in {@link OpProfile.open}. */
@@ -38,7 +40,10 @@ export class OpProfile implements Disposable {
     const overhead = Number(ggml.ggml_graph_overhead_custom(NODES, false));
     this.#context = ggml.init(overhead + NODES * (Number(ggml.ggml_tensor_overhead()) + 96) + 65_536);
     this.#single = ggml.ggml_new_graph_custom(this.#context, NODES, false) as Pointer;
-    const nothing = ggml.ggml_new_tensor_4d(this.#context, 0, 1, 1, 1, 1) as Pointer;
+    this.#zero = new NativeMemory(device, [{ extent: [1, 1, 1, 1], dtype: "f32", name: "zero" }]);
+    const zero = this.#zero.tensors[0] as Pointer;
+    this.#zero.zero(zero);
+    const nothing = ggml.ops.add_inplace(this.#context, zero, zero) as Pointer; // one element, but on every thread
     const starts = Array.from({ length: STARTS }, () => this.#compute(nothing)).toSorted((a, b) => a - b);
     this.startSeconds = starts[STARTS / 2] as number;
   }
@@ -49,7 +54,7 @@ export class OpProfile implements Disposable {
     const rounds: number[] = [];
     for (let i = 0; i < STARTS; i++) {
       const started = performance.now();
-      await device.compute(profile.#single); // the node that does nothing
+      await device.compute(profile.#single); // the sum of two numbers
       rounds.push((performance.now() - started) / 1000);
     }
     const middle = rounds.toSorted((a, b) => a - b)[STARTS / 2] as number;
@@ -116,6 +121,7 @@ export class OpProfile implements Disposable {
   [Symbol.dispose](): void {
     if (this.#device.profile === this) this.#device.profile = null;
     this.#device.library.ggml.ggml_free(this.#context);
+    this.#zero[Symbol.dispose]();
   }
 }
 

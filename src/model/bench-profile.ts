@@ -2,6 +2,7 @@
 // without a profile, so that a reader sees what the measuring itself changes.
 import { OpProfile } from "../tensor/index.js";
 import type { OpTime } from "../tensor/index.js";
+import { median } from "./median.js";
 import type { BenchCase } from "./bench.js";
 
 /** A line of a profile, for one step. */
@@ -19,27 +20,35 @@ export interface BenchProfile {
   readonly not_compute: readonly ProfileLine[];
   /** Sum of all lines. */
   readonly seconds: number;
-  /** The sum over the median of the steps without a profile, minus one. */
+  /** The sum over the median of steps without a profile, run between those with one, minus one. */
   readonly difference: number;
 }
 
-/** Runs `steps` steps node by node, after one that is not counted. @param unprofiled median seconds of a step */
-export async function profileSteps(
-  bench: BenchCase,
-  steps: number,
-  unprofiled: number,
-): Promise<BenchProfile> {
+/** Runs `steps` steps node by node, after one that is not counted, each after one that runs as ever. */
+export async function profileSteps(bench: BenchCase, steps: number): Promise<BenchProfile> {
   const { device } = bench.model;
   using profile = await OpProfile.open(device);
-  device.profile = profile;
-  await bench.step();
+  const timed = async (by: OpProfile | null) => {
+    device.profile = by;
+    const [builtBefore, started] = [bench.buildSeconds(), performance.now()];
+    await bench.step();
+    const wall = (performance.now() - started) / 1000;
+    return { wall, built: bench.buildSeconds() - builtBefore };
+  };
+  await timed(profile);
   profile.clear();
-  const builtBefore = bench.buildSeconds();
-  const started = performance.now();
-  for (let i = 0; i < steps; i++) await bench.step();
-  const wall = (performance.now() - started) / 1000;
-  device.profile = null;
-  const built = bench.buildSeconds() - builtBefore;
+  const plain: number[] = [];
+  let [wall, built] = [0, 0];
+  try {
+    for (let i = 0; i < steps; i++) {
+      plain.push((await timed(null)).wall);
+      const step = await timed(profile);
+      wall += step.wall;
+      built += step.built;
+    }
+  } finally {
+    device.profile = null;
+  }
   const { ops, hostWork, graphs, graphSeconds, startSeconds, handoverSeconds } = profile;
   const noted = hostWork.reduce((sum, { seconds }) => sum + seconds, 0);
   const host = [
@@ -65,6 +74,6 @@ export async function profileSteps(
     ops: ops.map(perStep),
     not_compute: host.map(perStep),
     seconds: sum / steps,
-    difference: sum / steps / unprofiled - 1,
+    difference: sum / steps / median(plain) - 1,
   };
 }

@@ -11,8 +11,11 @@ import { Decoder, randomParameters } from "./decoder.js";
 import { finalNorm, forward } from "./forward.js";
 import { generate } from "./generate.js";
 import { declareBatch } from "./graph-inputs.js";
+import { median } from "./median.js";
 import { headOf, run } from "./run.js";
 import { uniformAt } from "./sampling.js";
+
+export { median } from "./median.js"; // for bench/*.mjs
 
 /** The model and the work. Defaults to a Llama of 7.16 million parameters with a tied head. */
 export interface BenchOptions {
@@ -239,19 +242,11 @@ async function measure(bench: BenchCase, { steps = 5, profile = false }: BenchOp
     peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
     graph_build_share: share,
     gflops_per_second: timed.operations === null ? null : timed.operations / middle / 1e9,
-    profile: profile ? await profileSteps(timed, Math.min(steps, PROFILED), middle) : null,
+    profile: profile ? await profileSteps(timed, Math.min(steps, PROFILED)) : null,
   };
 }
 
 const PROFILED = 3; // steps are alike
-
-/** The middle value; of an even number, the mean of the two. */
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const upper = sorted[Math.floor(sorted.length / 2)] as number;
-  const lower = sorted[Math.ceil(sorted.length / 2) - 1] as number;
-  return (lower + upper) / 2;
-}
 
 const TICK_MS = 2;
 
