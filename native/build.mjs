@@ -1,28 +1,16 @@
 // Compiles the native kernels when the package is installed: `npm run build:native`, and by npm's own postinstall. It tries the
-// compilers it can find, writes nothing outside native/build, and always ends with exit code 0: without the library everything
-// runs on ggml's own kernels, and `nla doctor` says so.
+// compilers it can find, writes nothing outside native/build, and always ends with exit code 0: without a compiler the prebuilt
+// library of this platform is used where the package has one, and without that everything runs on ggml's own kernels, and
+// `nla doctor` says so.
 //
-//   NLA_KERNELS=off  leaves it out        CC=...  tries that compiler first
+//   NLA_KERNELS=off  leaves it out        CC=...  tries that compiler first, as in CC=clang or CC="zig cc"
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { libraryFlags, libraryName, linkFlags, NATIVE, prebuilt, SOURCES } from "./sources.mjs";
 
-const HERE = import.meta.dirname;
-const OUT = path.join(HERE, "build");
-const SOURCES = ["gemm.c", "gemm-bf16.c", "gemm-split.c", "products.c", "rows.c", "attention.c", "decode.c", "optimizer.c", "select.c"];
-const LIBRARY =
-  { win32: "nlakit-kernels.dll", darwin: "libnlakit-kernels.dylib" }[process.platform] ??
-  "libnlakit-kernels.so";
-const FLAGS = [
-  "-O3",
-  "-std=gnu11",
-  "-ffp-contract=fast", // a * b + c in one instruction where the processor has it
-  "-fno-math-errno", // square roots in vectors
-  "-fopenmp-simd", // vector hints in comments of loops; no OpenMP at run time
-  "-fvisibility=hidden",
-  "-shared",
-  ...(process.platform === "win32" ? [] : ["-fPIC"]),
-];
+const OUT = path.join(NATIVE, "build");
+const LIBRARY = libraryName();
 // All compilers together; npm install must not hang on one that waits for something.
 const DEADLINE_MS = 28_000;
 
@@ -39,6 +27,11 @@ function compilers() {
   ];
 }
 
+/** Zig compiles for the very processor it runs on unless it is told not to; the library chooses among processors itself. */
+function processor(command) {
+  return command.some((word) => /zig/.test(path.basename(word))) ? ["-mcpu=baseline"] : [];
+}
+
 function build() {
   rmSync(OUT, { recursive: true, force: true });
   mkdirSync(OUT, { recursive: true });
@@ -52,14 +45,15 @@ function build() {
     const temporary = path.join(OUT, `.${LIBRARY}.${process.pid}`);
     const args = [
       ...first,
-      ...FLAGS,
+      ...processor([command, ...first]),
+      ...libraryFlags(),
       ...SOURCES,
       "-o",
       temporary,
-      ...(process.platform === "win32" ? [] : ["-lm"]),
+      ...linkFlags(),
     ];
     const result = spawnSync(command, args, {
-      cwd: HERE,
+      cwd: NATIVE,
       timeout: left,
       encoding: "utf8",
       stdio: ["ignore", "pipe", "pipe"],
@@ -73,9 +67,9 @@ function build() {
         ZIG_LOCAL_CACHE_DIR: path.join(OUT, "cache"),
       },
     });
+    rmSync(path.join(OUT, "cache"), { recursive: true, force: true });
     if (result.status === 0) {
       renameSync(temporary, path.join(OUT, LIBRARY));
-      rmSync(path.join(OUT, "cache"), { recursive: true, force: true });
       return {
         built: LIBRARY,
         compiler: [command, ...first].join(" "),
@@ -99,15 +93,25 @@ try {
 } catch (error) {
   report = { built: null, tried: [], reason: String(error?.message ?? error) };
 }
+let ready = null;
+try {
+  if (!report.built) ready = prebuilt();
+} catch (error) {
+  ready = { refused: String(error?.message ?? error) };
+}
 try {
   // What happened here, for `nla doctor`.
-  const { version } = JSON.parse(readFileSync(path.join(HERE, "../package.json"), "utf8"));
+  const { version } = JSON.parse(readFileSync(path.join(NATIVE, "../package.json"), "utf8"));
   writeFileSync(path.join(OUT, "report.json"), `${JSON.stringify({ ...report, version }, null, 2)}\n`);
 } catch {
   // A folder that cannot be written to: the library is not there either, and doctor says that.
 }
-const line = report.built
-  ? `nlakit: native kernels built with ${report.compiler} in ${report.seconds.toFixed(1)} s`
-  : `nlakit: no native kernels (${report.reason}); everything runs on ggml's own. \`nla doctor\` says how to get them.`;
-console.log(line);
+function line() {
+  if (report.built) return `native kernels built with ${report.compiler} in ${report.seconds.toFixed(1)} s`;
+  const off = report.reason === "NLA_KERNELS=off";
+  if (ready?.file && !off) return `no native kernels built (${report.reason}); the prebuilt library is used.`;
+  const reason = ready?.refused && !off ? `${report.reason}; ${ready.refused}` : report.reason;
+  return `no native kernels (${reason}); everything runs on ggml's own. \`nla doctor\` says how to get them.`;
+}
+console.log(`nlakit: ${line()}`);
 process.exit(0);

@@ -1,40 +1,71 @@
-// Compiles native/test/test.c with the kernels under AddressSanitizer and UBSan, and runs it. Exit code 0: all checks held.
+// Compiles native/test/test.c with the kernels and runs it: on this machine under AddressSanitizer and UBSan, and for arm64 under
+// qemu-user where that and a cross compiler are installed (NEON has no machine of its own here). Exit code 0: all checks held.
+//
+//   node native/test/run.mjs [--prebuilt]     --prebuilt: against the libraries in native/prebuilt instead of the sources
 import { spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import path from "node:path";
+import { LANGUAGE, NATIVE, prebuilt, SOURCES } from "../sources.mjs";
 
-const NATIVE = path.resolve(import.meta.dirname, "..");
-const SOURCES = [
-  "gemm.c",
-  "gemm-bf16.c",
-  "gemm-split.c",
-  "products.c",
-  "rows.c",
-  "attention.c",
-  "decode.c",
-  "optimizer.c",
-  "select.c",
-  "test/test.c",
-];
-const FLAGS = [
-  "-O1",
-  "-g",
-  "-std=gnu11",
-  "-ffp-contract=fast",
-  "-fno-math-errno",
-  "-fopenmp-simd",
-  "-Wall",
-  "-Wextra",
-];
+const TEST = "test/test.c";
+const WARNINGS = ["-Wall", "-Wextra"];
 const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=all"]; // floats are read where they lie
+const CROSS = "aarch64-linux-gnu-gcc"; // of the Debian package gcc-aarch64-linux-gnu
+const QEMU = "qemu-aarch64"; // of qemu-user
+const SYSROOT = "/usr/aarch64-linux-gnu";
 
 const out = path.join(NATIVE, "build");
 mkdirSync(out, { recursive: true });
-const program = path.join(out, "test");
 const compiler = process.env.CC ?? "cc";
-const built = spawnSync(compiler, [...FLAGS, ...SANITIZERS, ...SOURCES, "-o", program, "-lm"], {
-  cwd: NATIVE,
-  stdio: "inherit",
-});
-if (built.status !== 0) process.exit(built.status ?? 1);
-process.exit(spawnSync(program, [], { stdio: "inherit" }).status ?? 1);
+const ready = process.argv.includes("--prebuilt");
+
+function run(command, args) {
+  return spawnSync(command, args, { cwd: NATIVE, stdio: "inherit" }).status ?? 1;
+}
+const there = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
+
+/** Compiles with `command` into `program`, then runs that; `inputs` are sources or a library. */
+function compileAndRun(title, command, flags, inputs, program, runner = []) {
+  console.log(`${title}:`);
+  const file = path.join(out, program);
+  const built = run(command, ["-g", ...LANGUAGE, ...WARNINGS, ...flags, TEST, ...inputs, "-o", file, "-lm"]);
+  const [first, ...rest] = [...runner, file];
+  return built || run(first, rest);
+}
+
+function native() {
+  if (!ready) return compileAndRun("sanitized", compiler, ["-O1", ...SANITIZERS], SOURCES, "test");
+  const library = prebuilt();
+  if (!library?.file) return missing(library);
+  return compileAndRun("prebuilt", compiler, ["-O1"], [library.file], "test-prebuilt");
+}
+
+function arm64() {
+  if (process.arch === "arm64") return 0; // the run above was it
+  const absent = [CROSS, QEMU].filter((command) => !there(command));
+  if (absent.length > 0) {
+    console.log(
+      `arm64: not run, no ${absent.join(", no ")} (Debian: qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross)`,
+    );
+    return 0;
+  }
+  const runner = [QEMU, "-L", SYSROOT];
+  if (!ready) return compileAndRun("arm64 under qemu", CROSS, ["-O2"], SOURCES, "test-arm64", runner);
+  const library = prebuilt("linux", "arm64");
+  if (!library?.file) return missing(library);
+  return compileAndRun(
+    "prebuilt arm64 under qemu",
+    CROSS,
+    ["-O1"],
+    [library.file],
+    "test-arm64-prebuilt",
+    runner,
+  );
+}
+
+function missing(library) {
+  console.error(`no prebuilt library: ${library?.refused ?? "run node native/release.mjs"}`);
+  return 1;
+}
+
+process.exit(native() || arm64());

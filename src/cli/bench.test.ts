@@ -1,6 +1,7 @@
 // `nla bench` on a model small enough for a test: every field there and possible, flags that reach the model, errors.
 import { describe, expect, test } from "vitest";
 import { benchCommand } from "./bench.js";
+import type { BenchPage } from "./bench.js";
 import { runCli } from "./program.js";
 
 async function nla(...args: string[]) {
@@ -35,7 +36,35 @@ describe.each(["train", "decode", "extract"])("%s", (what) => {
     expect(report["peak_rss_bytes"]).toBeGreaterThan(10_000_000);
     expect(report["graph_build_share"]).toBeGreaterThan(0);
     expect(report["graph_build_share"]).toBeLessThan(1);
-    expect(Object.keys(report)).toHaveLength(10);
+    expect(Object.keys(report)).toHaveLength(15);
+    if (what === "decode") expect(report["gflops_per_second"]).toBeNull();
+    else {
+      expect(report["share_of_peak"]).toBeGreaterThan(0);
+      expect(report["share_of_peak"]! * report["peak_gflops_per_second"]!).toBeCloseTo(
+        report["gflops_per_second"]!,
+        6,
+      );
+    }
+    expect(report["profile"]).toBeNull();
+  });
+
+  test.each(["on", "off"])("profiled, kernels %s", async (kernels) => {
+    const extra = ["--new", "3", "--profile", "--kernels", kernels, "--json"];
+    const { code, out, err } = await nla(what, ...SMALL.split(" "), ...extra);
+    expect(err).toBe("");
+    expect(code).toBe(0);
+    const report = JSON.parse(out) as BenchPage;
+    const { profile } = report;
+    const lines = [...profile!.ops, ...profile!.not_compute];
+    expect(lines.reduce((sum, { share }) => sum + share, 0)).toBeCloseTo(1, 6);
+    expect(lines.reduce((sum, { seconds }) => sum + seconds, 0)).toBeCloseTo(profile!.seconds, 9);
+    expect(profile!.ops).toEqual(profile!.ops.toSorted((a, b) => b.seconds - a.seconds));
+    expect(profile!.not_compute.map(({ op }) => op)).toEqual(
+      expect.arrayContaining(["reading results", "writing inputs", "building graphs"]),
+    );
+    const own = profile!.ops.filter(({ op }) => !op.startsWith("ggml"));
+    expect(own.length > 0).toBe(report.kernels !== null);
+    if (kernels === "off") expect(report.kernels).toBeNull();
   });
 
   test("for people", async () => {
@@ -49,6 +78,7 @@ describe.each(["train", "decode", "extract"])("%s", (what) => {
 test.each([
   [["train", "--batch", "0"], 2, /--batch.*"0"|"0".*at least 1/s],
   [["train", "--compute", "f64"], 2, /f64/],
+  [["decode", "--kernels", "maybe"], 2, /maybe/],
   [["train", "--heads", "5", "--dim", "16"], 1, /head_dim/],
   [["train", "--heads", "4", "--kv-heads", "3", "--dim", "16"], 1, /num_key_value_heads/],
   [["sleep"], 2, /sleep/],

@@ -1,8 +1,9 @@
 // `nla bench train|decode|extract`: how fast this machine does each with a model of random weights. The work is in
 // model/bench.ts; here are flags, their meaning and the page.
 import { benchDecode, benchExtract, benchTrain } from "../model/index.js";
-import type { BenchOptions, BenchReport } from "../model/index.js";
+import type { BenchOptions, BenchProfile, BenchReport, ProfileLine } from "../model/index.js";
 import { Device } from "../tensor/index.js";
+import { peakSpeed } from "./kernels.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry, CommandOption } from "./program.js";
 import { table } from "./table.js";
@@ -48,13 +49,23 @@ function optionsOf(): CommandOption[] {
       default: "f32",
       choices: ["f32", "bf16"],
     },
+    {
+      flags: "--kernels <which>",
+      description: "on: nlakit's own CPU kernels where there are some; off: ggml's",
+      default: "on",
+      choices: ["on", "off"],
+    },
+    { flags: "--profile", description: "time each op and what is not compute, too, in three more steps" },
     { flags: "--threads <n>", description: "CPU threads (default: all)", parse: wholeNumber("--threads", 1) },
   ];
 }
 
 /** The bench options among a command's options; commander names `--kv-heads` kvHeads, `--vocab` vocab. */
 function benchOptions(options: Readonly<Record<string, unknown>>): BenchOptions {
-  const chosen: Record<string, unknown> = { compute: options["compute"] };
+  const chosen: Record<string, unknown> = {
+    compute: options["compute"],
+    profile: options["profile"] === true,
+  };
   for (const [flag, name] of SIZES) {
     const key = flag.slice(2).replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase());
     if (options[key] !== undefined) chosen[name] = options[key];
@@ -66,18 +77,65 @@ function number(value: number, digits = 0): string {
   return value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
 
-/** A report as a small table. */
-export function renderBench(report: BenchReport): string {
+/** What the command prints: the report, and for training the machine's peak. */
+export interface BenchPage extends BenchReport {
+  /** GFLOP/s of the fastest product, measured after the steps on the same threads; null where operations are not counted. */
+  readonly peak_gflops_per_second: number | null;
+  readonly share_of_peak: number | null;
+}
+
+async function withPeak(device: Device, report: BenchReport): Promise<BenchPage> {
+  const { gflops_per_second: speed } = report;
+  if (speed === null) return { ...report, peak_gflops_per_second: null, share_of_peak: null };
+  const peak = await peakSpeed(device, report.compute);
+  return { ...report, peak_gflops_per_second: peak, share_of_peak: speed / peak };
+}
+
+/** A report as a small table, with one more for a profile. */
+export function renderBench(report: BenchPage): string {
+  const { gflops_per_second: speed, peak_gflops_per_second: peak } = report;
   const rows = [
     ["parameters", number(report.params)],
     ["device", `${report.device}, ${report.threads} threads, ${report.compute}`],
+    ["kernels", report.kernels ?? "ggml's"],
     ["seconds (median)", number(report.seconds, 3)],
     ["tokens per second", number(report.tokens_per_second)],
+    ...(speed === null || peak === null
+      ? []
+      : [["GFLOP/s", `${number(speed, 1)}, ${number((100 * speed) / peak)} % of ${number(peak, 1)}`]]),
     ["longest event loop gap", `${number(report.longest_event_loop_gap_ms, 1)} ms`],
     ["peak memory of the process", `${number(report.peak_rss_bytes / 2 ** 20)} MiB`],
     ["time spent building graphs", `${number(report.graph_build_share * 100, 2)} %`],
   ];
-  return `${table([{ header: report.what }, { header: "" }], rows)}\n`;
+  const page = `${table([{ header: report.what }, { header: "" }], rows)}\n`;
+  return report.profile ? `${page}\n${renderProfile(report.profile)}` : page;
+}
+
+function renderProfile(profile: BenchProfile): string {
+  const right = "right" as const;
+  const columns = [
+    { header: "op" },
+    { header: "calls", align: right },
+    { header: "ms", align: right },
+    { header: "share", align: right },
+  ];
+  const line = ({ op, calls, seconds, share }: ProfileLine) => [
+    op,
+    calls > 0 ? number(calls) : "",
+    number(1000 * seconds, 2),
+    `${number(100 * share, 1)} %`,
+  ];
+  const total = profile.ops.reduce((sum, { share }) => sum + share, 0);
+  const compute = profile.ops.reduce((sum, { seconds }) => sum + seconds, 0);
+  const rows = [
+    ...profile.ops.map(line),
+    line({ op: "all ops", calls: 0, seconds: compute, share: total }),
+    ...profile.not_compute.map(line),
+  ];
+  const { difference } = profile;
+  const sign = difference < 0 ? "less" : "more";
+  const off = `${number(100 * Math.abs(difference), 1)} % ${sign}`;
+  return `${table(columns, rows)}\nin one step; the sum, ${number(1000 * profile.seconds, 1)} ms, is ${off} than a step without a profile\n`;
 }
 
 function caseCommand(what: What): CommandEntry {
@@ -86,14 +144,16 @@ function caseCommand(what: What): CommandEntry {
     summary: SUMMARIES[what],
     examples: [
       { command: `nla bench ${what}`, does: "with a model of 7.2 million parameters" },
+      { command: `nla bench ${what} --profile`, does: "and where the time goes, op by op" },
       { command: `nla bench ${what} --dim 768 --heads 12 --ffn 2048 --json`, does: "a wider one, as JSON" },
     ],
     options: optionsOf(),
     jsonHelp: "print the measurement as JSON",
     action: async (_, options, { json, stdout, signal }) => {
       const threads = options["threads"] as number | undefined;
-      using device = Device.open(threads === undefined ? {} : { threads });
-      const report = await RUNS[what](device, { ...benchOptions(options), signal });
+      const kernels = options["kernels"] !== "off";
+      using device = Device.open(threads === undefined ? { kernels } : { threads, kernels });
+      const report = await withPeak(device, await RUNS[what](device, { ...benchOptions(options), signal }));
       stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : renderBench(report));
     },
   };

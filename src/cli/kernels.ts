@@ -108,10 +108,20 @@ async function fastest(device: Device, { build, compute }: Timed): Promise<numbe
   return least;
 }
 
+/** GFLOP/s of the fastest product, on the device's threads: what other speeds are a share of. */
+export async function peakSpeed(device: Device, compute: "f32" | "bf16"): Promise<number> {
+  const timed = PEAKS[compute === "f32" ? 0 : 1];
+  return timed.work / (await fastest(device, timed)) / 1e6;
+}
+
 /** Times every op. @throws NlaError where the device computes nothing */
 export async function timeKernels(device: Device): Promise<KernelTiming[]> {
   const speed = async (timed: Timed) => timed.work / (await fastest(device, timed)) / 1e6;
-  const [f32, bf16, copy] = [await speed(PEAKS[0]), await speed(PEAKS[1]), await speed(COPY)];
+  const [f32, bf16, copy] = [
+    await peakSpeed(device, "f32"),
+    await peakSpeed(device, "bf16"),
+    await speed(COPY),
+  ];
   const { kernels } = device;
   const timings: KernelTiming[] = [];
   for (const timed of TIMED) {

@@ -8,6 +8,7 @@ import type { Kernels } from "./kernels.js";
 import { loadLibrary } from "./library.js";
 import type { GgmlLibrary } from "./library.js";
 import { NativeMemory } from "./memory.js";
+import type { OpProfile } from "./profile.js";
 import { keepThreads } from "./threadpool.js";
 
 /** What kind of hardware a device is. */
@@ -68,6 +69,8 @@ export class Device implements Disposable {
   readonly library: GgmlLibrary;
   /** nlakit's own kernels, or null: on other devices than CPUs, without the library, with NLA_KERNELS=off. */
   readonly kernels: Kernels | null;
+  /** Where it is set, graphs are computed node by node and timed: for `nla bench --profile`. */
+  profile: OpProfile | null = null;
   #scratch: NativeMemory | null = null;
   #backend: Pointer | null;
   readonly #freeThreads: (() => void) | null;
@@ -116,6 +119,8 @@ export class Device implements Disposable {
     const wanted = String(device).toLowerCase();
     const info =
       all.find((each) => each.name.toLowerCase() === wanted) ?? all.find((each) => each.kind === wanted);
+    // Before anything is opened: it may throw, and nobody would free that.
+    const own = kernels && info?.kind === "cpu" ? loadKernels() : null;
     const native = info && ggml.ggml_backend_dev_get(info.index);
     const backend = native ? ggml.ggml_backend_dev_init(native, null) : null;
     if (!info || !native || !backend) {
@@ -140,7 +145,6 @@ export class Device implements Disposable {
       );
       if (threads > 1) freeThreads = keepThreads(ggml, registry, backend, threads);
     }
-    const own = kernels && info.kind === "cpu" ? loadKernels() : null;
     return new Device(library, info, threads, backend, own, freeThreads);
   }
 

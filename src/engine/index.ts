@@ -19,6 +19,8 @@ export { bytesOf, NativeMemory, readTensor, requireRoom, writeTensor } from "./m
 export type { Extent, NativeSpec } from "./memory.js";
 export { NativeGraph } from "./native-graph.js";
 export type { KernelSettings } from "./native-graph.js";
+export { OpProfile } from "./profile.js";
+export type { OpTime } from "./profile.js";
 export { describeEngine } from "./report.js";
 export type { DeviceReport, EngineProblem, EngineReport, GgmlReport } from "./report.js";
 export { selfTest } from "./self-test.js";

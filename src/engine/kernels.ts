@@ -1,12 +1,11 @@
 // The native CPU kernels of nlakit (native/*.c), which run as custom ops inside ggml's graphs: finding the library, checking that
 // it and ggml agree on the layout of a tensor, and choosing the instruction set. Without the library, or with NLA_KERNELS=off,
 // there are none, and the layers above compose every op of ggml's own.
-import { existsSync, readFileSync } from "node:fs";
-import path from "node:path";
 import koffi from "koffi";
 import { messageOf, NlaError } from "../error.js";
 import { GGML_TYPE } from "./dtype.js";
 import type { Pointer } from "./ggml.js";
+import { findKernels } from "./kernel-file.js";
 import { tensorLayout } from "./kernel-layout.js";
 import { loadLibrary } from "./library.js";
 
@@ -95,13 +94,6 @@ export interface KernelReport {
   readonly next: string | null;
 }
 
-const ROOT = path.resolve(import.meta.dirname, "../.."); // of the package, from src/engine as from dist/engine
-const BUILD = path.join(ROOT, "native/build");
-const FILES: Readonly<Record<string, string>> = {
-  win32: "nlakit-kernels.dll",
-  darwin: "libnlakit-kernels.dylib",
-};
-const FILE = FILES[process.platform] ?? "libnlakit-kernels.so";
 // What ggml keeps before a tensor in a context, an object header of 32 bytes: the rest of its overhead is the tensor.
 const OBJECT_BYTES = 32;
 const HOW_TO_BUILD =
@@ -157,9 +149,11 @@ function open(): State {
       next: "Correct it, or unset it.",
     });
   }
-  const file = path.join(BUILD, FILE);
-  if (!existsSync(file))
-    return { kernels: null, reason: `no library: ${buildFailure()}`, next: HOW_TO_BUILD };
+  const found = findKernels();
+  if (found.file === null) {
+    return { kernels: null, reason: `no library: ${found.reason}`, next: HOW_TO_BUILD };
+  }
+  const { file } = found;
   let kernels: Bound;
   try {
     kernels = bind(file);
@@ -193,20 +187,6 @@ function open(): State {
   kernels.select(level, level === "amx-bf16");
   if (level === "avx512-bf16") kernels.select(level, bf16IsFaster(kernels));
   return { kernels, reason: null, next: null };
-}
-
-/** What the build at install said. */
-function buildFailure(): string {
-  try {
-    const report = JSON.parse(readFileSync(path.join(BUILD, "report.json"), "utf8")) as {
-      reason?: string;
-      tried?: readonly { compiler: string; why: string }[];
-    };
-    const tried = (report.tried ?? []).map(({ compiler, why }) => `${compiler}: ${why}`).join("; ");
-    return `${report.reason ?? "the build left none"}${tried ? ` (${tried})` : ""}`;
-  } catch {
-    return "nothing was built at install"; // --ignore-scripts, or a folder that cannot be written
-  }
 }
 
 interface Bound extends Kernels {

@@ -52,12 +52,18 @@ export function askForLargePages({ kernels, library }: Device, buffer: Pointer, 
 
 /** Copies `data` into a tensor. The caller has checked the sizes. */
 export function writeTensor(device: Device, tensor: Pointer, data: ArrayBufferView, offset = 0): void {
+  const { profile } = device;
+  const started = profile ? performance.now() : 0;
   device.library.ggml.tensorSet(tensor, data, offset, data.byteLength);
+  profile?.host("writing inputs", (performance.now() - started) / 1000);
 }
 
 /** Copies a tensor into `into`. The caller has checked the sizes. */
 export function readTensor(device: Device, tensor: Pointer, into: ArrayBufferView, offset = 0): void {
+  const { profile } = device;
+  const started = profile ? performance.now() : 0;
   device.library.ggml.tensorGet(tensor, into, offset, into.byteLength);
+  profile?.host("reading results", (performance.now() - started) / 1000);
 }
 
 /** A block of device memory with named tensors in it. */

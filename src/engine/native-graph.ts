@@ -42,6 +42,7 @@ export class NativeGraph implements Disposable {
   #allocator: Pointer | null = null;
   #tensors = 0;
   readonly #kept = new Set<Pointer>();
+  readonly #names = new Map<Pointer, string>(); // of the kernels that nodes run, for a profile
   #ownNode: Pointer | null = null; // some node whose memory the allocator will give
 
   /**
@@ -150,6 +151,7 @@ export class NativeGraph implements Disposable {
       EVERY_THREAD,
       packSettings(flags, value),
     ) as Pointer;
+    this.#names.set(this.#ownNode, name === "matmul" ? `matmul, ${extent[1]} x ${extent[0]}` : name);
     return this.#ownNode;
   }
 
@@ -164,7 +166,7 @@ export class NativeGraph implements Disposable {
     const { kernels, library } = this.#device;
     const context = this.#count(TENSORS_PER_NODE + outside);
     const all = BigUint64Array.from(sources);
-    return library.ggml.ggml_custom_inplace(
+    const node = library.ggml.ggml_custom_inplace(
       context,
       target,
       all as unknown as Pointer,
@@ -173,6 +175,8 @@ export class NativeGraph implements Disposable {
       EVERY_THREAD,
       packSettings(flags, 0),
     ) as Pointer;
+    this.#names.set(node, name);
+    return node;
   }
 
   /** How many elements ggml gives a node: a check on the shape that `tensor/` computed. */
@@ -265,7 +269,9 @@ export class NativeGraph implements Disposable {
   /** Runs the graph once, off the event loop. */
   async compute(): Promise<void> {
     this.#live();
-    await this.#device.compute(this.#graph);
+    const { profile } = this.#device;
+    if (profile) profile.graph(this.#graph, this.#names);
+    else await this.#device.compute(this.#graph);
   }
 
   get disposed(): boolean {

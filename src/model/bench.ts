@@ -3,14 +3,19 @@
 import { adamw, GradientSums, Graph, ops } from "../tensor/index.js";
 import type { Device, Tensor } from "../tensor/index.js";
 import { NlaError } from "../error.js";
+import { profileSteps } from "./bench-profile.js";
+import type { BenchProfile } from "./bench-profile.js";
 import { padBatch } from "./batch.js";
 import { parseConfig } from "./config.js";
 import { Decoder, randomParameters } from "./decoder.js";
 import { finalNorm, forward } from "./forward.js";
 import { generate } from "./generate.js";
 import { declareBatch } from "./graph-inputs.js";
+import { median } from "./median.js";
 import { headOf, run } from "./run.js";
 import { uniformAt } from "./sampling.js";
+
+export { median } from "./median.js"; // for bench/*.mjs
 
 /** The model and the work. Defaults to a Llama of 7.16 million parameters with a tied head. */
 export interface BenchOptions {
@@ -31,6 +36,8 @@ export interface BenchOptions {
   readonly compute?: "f32" | "bf16";
   /** Timed steps, after one that is not. Defaults to 5. */
   readonly steps?: number;
+  /** Whether to time each op, too, in steps of its own. Defaults to false. */
+  readonly profile?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -41,6 +48,8 @@ export interface BenchReport {
   readonly threads: number;
   readonly compute: "f32" | "bf16";
   readonly device: string;
+  /** Instruction set of nlakit's kernels; null where ggml's are used. */
+  readonly kernels: string | null;
   /** Median of the timed steps. */
   readonly seconds: number;
   readonly tokens_per_second: number;
@@ -50,6 +59,10 @@ export interface BenchReport {
   readonly peak_rss_bytes: number;
   /** Part of all seconds, building included, that went into building graphs. */
   readonly graph_build_share: number;
+  /** Arithmetic of products and attention in a second, billions; null for decoding, where memory is the limit. */
+  readonly gflops_per_second: number | null;
+  /** Null unless it was asked for. */
+  readonly profile: BenchProfile | null;
 }
 
 /** Something to time; `using` frees what it holds. */
@@ -59,6 +72,8 @@ export interface BenchCase extends Disposable {
   readonly compute: "f32" | "bf16";
   /** Tokens of one step. */
   readonly tokens: number;
+  /** Floating point operations of one step, where they say something. */
+  readonly operations: number | null;
   /** Seconds spent on building graphs so far. */
   readonly buildSeconds: () => number;
   step(): Promise<void>;
@@ -89,6 +104,7 @@ export function trainCase(device: Device, options: BenchOptions = {}): BenchCase
     model,
     compute,
     tokens,
+    operations: 3 * forwardOperations(model, tokens, length, true),
     buildSeconds: () => built,
     async step() {
       sums.clear();
@@ -118,6 +134,7 @@ export function decodeCase(device: Device, options: BenchOptions = {}): BenchCas
     model,
     compute,
     tokens: batch * newTokens,
+    operations: null,
     buildSeconds: () => built,
     async step() {
       await generate(model, prompts, {
@@ -145,6 +162,7 @@ export function extractCase(device: Device, options: BenchOptions = {}): BenchCa
     model,
     compute,
     tokens: batch * length,
+    operations: forwardOperations(model, batch * length, length, false),
     buildSeconds: () => built,
     async step() {
       await run(model, sequences, {
@@ -173,7 +191,16 @@ export function benchExtract(device: Device, options: BenchOptions = {}): Promis
   return measure(extractCase(device, options), options);
 }
 
-async function measure(bench: BenchCase, { steps = 5 }: BenchOptions): Promise<BenchReport> {
+/** Two for each weight that a token is multiplied with, and causal attention's two products: each sees half of the keys. */
+function forwardOperations(model: Decoder, tokens: number, length: number, head: boolean): number {
+  const { dim, windows, vocabulary } = model.config;
+  const layers = windows.length;
+  const gains = (2 * layers + 1) * dim;
+  const weights = model.parameterCount - gains - (head ? 0 : vocabulary * dim); // the tied embedding is the head
+  return tokens * (2 * weights + layers * 2 * (length + 1) * dim);
+}
+
+async function measure(bench: BenchCase, { steps = 5, profile = false }: BenchOptions): Promise<BenchReport> {
   using timed = bench;
   if (!Number.isInteger(steps) || steps < 1) {
     throw new NlaError({
@@ -201,27 +228,25 @@ async function measure(bench: BenchCase, { steps = 5 }: BenchOptions): Promise<B
   const built = timed.buildSeconds() - before;
   // A training graph is built once, before the steps; the others build within them.
   const share = timed.what === "train" ? built / (built + all) : built / all;
+  const middle = median(seconds);
   return {
     what: timed.what,
     params: timed.model.parameterCount,
     threads: timed.model.device.threads,
     compute: timed.compute,
     device: `${timed.model.device.info.name}: ${timed.model.device.info.description}`,
-    seconds: median(seconds),
-    tokens_per_second: timed.tokens / median(seconds),
+    kernels: timed.model.device.kernels?.level ?? null,
+    seconds: middle,
+    tokens_per_second: timed.tokens / middle,
     longest_event_loop_gap_ms: watch.longest(),
     peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
     graph_build_share: share,
+    gflops_per_second: timed.operations === null ? null : timed.operations / middle / 1e9,
+    profile: profile ? await profileSteps(timed, Math.min(steps, PROFILED)) : null,
   };
 }
 
-/** The middle value; of an even number, the mean of the two. */
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const upper = sorted[Math.floor(sorted.length / 2)] as number;
-  const lower = sorted[Math.ceil(sorted.length / 2) - 1] as number;
-  return (lower + upper) / 2;
-}
+const PROFILED = 3; // steps are alike
 
 const TICK_MS = 2;
 

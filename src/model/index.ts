@@ -3,6 +3,7 @@ export { attentionMask, packedRows, padBatch, pickRows } from "./batch.js";
 export type { Batch, PadOptions } from "./batch.js";
 export { benchDecode, benchExtract, benchTrain } from "./bench.js";
 export type { BenchOptions, BenchReport } from "./bench.js";
+export type { BenchProfile, ProfileLine } from "./bench-profile.js";
 export { copyModelFolder, loadDecoder, saveDecoder, saveDecoderLike, storedTensor } from "./checkpoint.js";
 export type { SaveOptions } from "./checkpoint.js";
 export { loadConfig, parseConfig, truncateConfig } from "./config.js";

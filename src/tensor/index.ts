@@ -12,5 +12,5 @@ export { formatShape, shapeError, sizeOf } from "./shape.js";
 export type { Shape } from "./shape.js";
 export { Tensor } from "./tensor.js";
 export type { HostArray } from "./tensor.js";
-export { Device, listDevices } from "../engine/index.js";
-export type { DeviceInfo, Dtype } from "../engine/index.js";
+export { Device, listDevices, OpProfile } from "../engine/index.js";
+export type { DeviceInfo, Dtype, OpTime } from "../engine/index.js";
