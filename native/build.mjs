@@ -4,8 +4,9 @@
 // `nla doctor` says so.
 //
 //   NLA_KERNELS=off  leaves it out        CC=...  tries that compiler first, as in CC=clang or CC="zig cc"
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import path from "node:path";
 import { libraryFlags, libraryName, linkFlags, NATIVE, prebuilt, SOURCES } from "./sources.mjs";
 
@@ -32,31 +33,13 @@ function processor(command) {
   return command.some((word) => /zig/.test(path.basename(word))) ? ["-mcpu=baseline"] : [];
 }
 
-function build() {
-  rmSync(OUT, { recursive: true, force: true });
-  mkdirSync(OUT, { recursive: true });
-  const tried = [];
-  if ((process.env.NLA_KERNELS ?? "").toLowerCase() === "off")
-    return { built: null, tried, reason: "NLA_KERNELS=off" };
-  const started = Date.now();
-  for (const [command, ...first] of compilers()) {
-    const left = DEADLINE_MS - (Date.now() - started);
-    if (left <= 0) return { built: null, tried, reason: "no time left" };
-    const temporary = path.join(OUT, `.${LIBRARY}.${process.pid}`);
-    const args = [
-      ...first,
-      ...processor([command, ...first]),
-      ...libraryFlags(),
-      ...SOURCES,
-      "-o",
-      temporary,
-      ...linkFlags(),
-    ];
-    const result = spawnSync(command, args, {
+/** Runs a compiler: null where it did its work in time, else why not. */
+function attempt(command, args, left) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, {
       cwd: NATIVE,
-      timeout: left,
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "pipe"],
+      timeout: Math.max(left, 1),
+      stdio: ["ignore", "ignore", "pipe"],
       // Compilers that cache or keep temporary files do it in the package, too.
       env: {
         ...process.env,
@@ -67,29 +50,70 @@ function build() {
         ZIG_LOCAL_CACHE_DIR: path.join(OUT, "cache"),
       },
     });
-    rmSync(path.join(OUT, "cache"), { recursive: true, force: true });
-    if (result.status === 0) {
+    let said = "";
+    child.stderr.setEncoding("utf8").on("data", (text) => (said += text));
+    child.on("error", ({ code, message }) => resolve(code === "ENOENT" ? "not found" : message));
+    child.on("close", (status, signal) => {
+      if (status === 0) return resolve(null);
+      resolve(signal ? "no time left" : said.trim().split("\n").slice(0, 3).join(" | ") || "failed");
+    });
+  });
+}
+
+/** Compiles the files side by side and links them; null, or why it failed. */
+async function compile([command, ...first], temporary, left) {
+  const started = Date.now();
+  const rest = () => left - (Date.now() - started);
+  const base = [...first, ...processor([command, ...first])];
+  const objects = SOURCES.map((source) => path.join(OUT, `${source}.o`));
+  const flags = libraryFlags().filter((flag) => flag !== "-shared");
+  const waiting = SOURCES.map((source, i) => [...base, ...flags, "-c", source, "-o", objects[i]]);
+  let failure = null;
+  const work = async () => {
+    for (let args = waiting.shift(); args && failure === null; args = waiting.shift())
+      failure ??= await attempt(command, args, rest());
+  };
+  await Promise.all(Array.from({ length: Math.max(2, availableParallelism()) }, work));
+  failure ??= await attempt(
+    command,
+    [...base, ...libraryFlags(), ...objects, "-o", temporary, ...linkFlags()],
+    rest(),
+  );
+  for (const object of objects) rmSync(object, { force: true });
+  rmSync(path.join(OUT, "cache"), { recursive: true, force: true });
+  return failure;
+}
+
+async function build() {
+  rmSync(OUT, { recursive: true, force: true });
+  mkdirSync(OUT, { recursive: true });
+  const tried = [];
+  if ((process.env.NLA_KERNELS ?? "").toLowerCase() === "off")
+    return { built: null, tried, reason: "NLA_KERNELS=off" };
+  const started = Date.now();
+  for (const compiler of compilers()) {
+    const left = DEADLINE_MS - (Date.now() - started);
+    if (left <= 0) return { built: null, tried, reason: "no time left" };
+    const temporary = path.join(OUT, `.${LIBRARY}.${process.pid}`);
+    const why = await compile(compiler, temporary, left);
+    if (why === null) {
       renameSync(temporary, path.join(OUT, LIBRARY));
       return {
         built: LIBRARY,
-        compiler: [command, ...first].join(" "),
+        compiler: compiler.join(" "),
         seconds: (Date.now() - started) / 1000,
         tried,
       };
     }
     rmSync(temporary, { force: true });
-    const missing = result.error?.code === "ENOENT";
-    const why = missing
-      ? "not found"
-      : (result.error?.message ?? result.stderr?.trim().split("\n").slice(0, 3).join(" | ") ?? "failed");
-    tried.push({ compiler: [command, ...first].join(" "), why });
+    tried.push({ compiler: compiler.join(" "), why });
   }
   return { built: null, tried, reason: "no compiler made it" };
 }
 
 let report;
 try {
-  report = build();
+  report = await build();
 } catch (error) {
   report = { built: null, tried: [], reason: String(error?.message ?? error) };
 }

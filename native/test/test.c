@@ -126,7 +126,7 @@ static void test_norm(int64_t d, int64_t n) {
   run("rms_norm_back", back, back_sources, 4, 0, eps, NULL);
   Tensor partial = {.ne = {d, 32, 1, 1}, .data = values(back) + n * d}, *partials[] = {&partial};
   run("sum_rows", dgain, partials, 1, 0, 0, NULL);
-  double *wy = doubles(n * d), *wdx = doubles(n * d), *wdg = doubles(d), terms = 0;
+  double *wy = doubles(n * d), *wdx = doubles(n * d), *wdg = doubles(d), terms = 0, gain_terms = 0;
   for (int64_t i = 0; i < n; i++) {
     const float *xi = values(x) + i * d, *dyi = values(dy) + i * d, *g = values(gain);
     double square = 0, along = 0;
@@ -136,12 +136,13 @@ static void test_norm(int64_t d, int64_t n) {
       wy[i * d + j] = xi[j] * r * g[j];
       wdx[i * d + j] = values(sum)[i * d + j] + r * g[j] * dyi[j] - xi[j] * r * r * r / (double)d * along;
       wdg[j] += dyi[j] * xi[j] * r;
+      gain_terms += dyi[j] * xi[j] * r * (dyi[j] * xi[j] * r);
       terms += r * g[j] * dyi[j] * (r * g[j] * dyi[j]);
     }
   }
   check("rms_norm", distance(values(y), wy, n * d), 1e-6);
   check("rms_norm_back, dx", distance_from(values(back), wdx, n * d, d == 1 ? sqrt(terms) : 1e-30), 1e-6); // two terms that cancel
-  check("rms_norm_back, dgain", distance(values(dgain), wdg, d), 2e-6);
+  check("rms_norm_back, dgain", distance_from(values(dgain), wdg, d, sqrt(gain_terms) + 1e-30), 2e-6); // few terms may cancel, too
   free(wy), free(wdx), free(wdg);
   drop(x), drop(gain), drop(y), drop(dy), drop(sum), drop(back), drop(dgain);
 }
