@@ -30,8 +30,17 @@ export interface Weights {
   get(name: string): Tensor;
   /** A parameter to multiply with: f32, or a bf16 copy where there is one. */
   matrix(name: string): Tensor;
+  /** What an adapter adds to a linear map, named without `.weight`; null: nothing. */
+  lowRank(module: string): LowRank | null;
   /** Frequency divisors of block k, or null. */
   divisors(k: number): Tensor | null;
+}
+
+/** A low-rank path beside a linear map: y = W·x + scale · B·(A·x), with a [rank, in] and b [out, rank], f32. */
+export interface LowRank {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly scale: number;
 }
 
 /** The tensors that describe a batch to the graph. */
@@ -100,9 +109,13 @@ function norm(g: Graph, weights: Weights, x: Tensor, name: string): Tensor {
   return rmsNorm(g, x, gainOffset === 0 ? gain : affine(g, gain, 1, gainOffset), normEps);
 }
 
-function project(g: Graph, weights: Weights, x: Tensor, name: string, bias: boolean): Tensor {
-  const y = linear(g, x, weights.matrix(`${name}.weight`));
-  return bias ? add(g, y, weights.get(`${name}.bias`)) : y;
+/** The one linear map of a block: every projection goes through it, so an adapter is added here and nowhere else. */
+function project(g: Graph, weights: Weights, x: Tensor, name: string, bias = false): Tensor {
+  const plain = linear(g, x, weights.matrix(`${name}.weight`));
+  const y = bias ? add(g, plain, weights.get(`${name}.bias`)) : plain;
+  const low = weights.lowRank(name);
+  // Scaled between the two: there are fewest elements.
+  return low ? add(g, y, linear(g, scale(g, linear(g, x, low.a), low.scale), low.b)) : y;
 }
 
 function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tensor, attend: Attend): Tensor {
@@ -128,16 +141,16 @@ function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tens
     });
   };
   const mixed = attend(k, turned("q", config.heads), turned("k", config.kvHeads), heads("v", config.kvHeads));
-  const attended = linear(g, mixed, weights.matrix(name("self_attn.o_proj.weight")));
+  const attended = project(g, weights, mixed, name("self_attn.o_proj"));
   if (config.postNorms) x = add(g, x, norm(g, weights, attended, name("post_attention_layernorm.weight")));
   else x = add(g, x, attended);
 
   const before = config.postNorms ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight";
   const f = norm(g, weights, x, name(before));
-  const gate = linear(g, f, weights.matrix(name("mlp.gate_proj.weight")));
-  const up = linear(g, f, weights.matrix(name("mlp.up_proj.weight")));
+  const gate = project(g, weights, f, name("mlp.gate_proj"));
+  const up = project(g, weights, f, name("mlp.up_proj"));
   const gated = config.activation === "silu" ? swiglu(g, gate, up) : geglu(g, gate, up);
-  const fed = linear(g, gated, weights.matrix(name("mlp.down_proj.weight")));
+  const fed = project(g, weights, gated, name("mlp.down_proj"));
   return add(g, x, config.postNorms ? norm(g, weights, fed, name("post_feedforward_layernorm.weight")) : fed);
 }
 

@@ -10,11 +10,14 @@ export type { DecoderConfig, RopeConfig, RopeScaling } from "./decoder-config.js
 export { Decoder, randomParameters } from "./decoder.js";
 export type { ParameterSource } from "./decoder.js";
 export { finalNorm, forward } from "./forward.js";
-export type { BatchInputs, ForwardOptions, Residuals, Weights } from "./forward.js";
+export type { BatchInputs, ForwardOptions, LowRank, Residuals, Weights } from "./forward.js";
 export { generate } from "./generate.js";
 export type { Generated, GenerateOptions } from "./generate.js";
 export { declareBatch } from "./graph-inputs.js";
 export type { DeclaredBatch } from "./graph-inputs.js";
+export { Lora, LORA_TARGETS } from "./lora.js";
+export type { LoraSettings } from "./lora.js";
+export { loadLora, saveLora } from "./lora-files.js";
 export { EMBEDDING, FINAL_NORM, HEAD, parameterCount, parameterShapes } from "./parameters.js";
 export type { Parts } from "./parameters.js";
 export { checkLayer, headOf, injectionValues, lastRows, run } from "./run.js";
