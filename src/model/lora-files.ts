@@ -10,7 +10,7 @@ import { formatShape } from "../tensor/index.js";
 import type { Device } from "../tensor/index.js";
 import type { Json } from "./config-reader.js";
 import type { DecoderConfig } from "./decoder-config.js";
-import { Lora, LORA_TARGETS, linearModules, loraError, loraName } from "./lora.js";
+import { isTarget, Lora, LORA_TARGETS, linearModules, loraError, loraName } from "./lora.js";
 import type { LoraSettings, LoraValues } from "./lora.js";
 
 /** The file that makes a folder an adapter's. */
@@ -19,6 +19,16 @@ const ADAPTER_WEIGHTS = "adapter_model.safetensors";
 
 // What peft puts before the names of the model that it wraps.
 const WRAPPED = "base_model.model.";
+
+const READ = new Set([
+  "peft_type",
+  "bias",
+  "init_lora_weights",
+  "r",
+  "lora_alpha",
+  "target_modules",
+  "use_rslora",
+]);
 
 // Keys that change nothing in what a loaded adapter computes.
 const HARMLESS = new Set([
@@ -34,7 +44,7 @@ const HARMLESS = new Set([
   "task_type",
 ]);
 // Other starts (PiSSA, OLoRA, LoftQ ...) change the base as well: the adapter does not fit the model as it was.
-const STARTS: readonly unknown[] = [true, false, "gaussian", null, undefined];
+const STARTS = new Set<unknown>([true, false, "gaussian", null, undefined]);
 
 interface AdapterConfig extends LoraSettings {
   readonly base: string | null;
@@ -171,7 +181,7 @@ async function readAdapterConfig(directory: string): Promise<AdapterConfig> {
   };
   if (json["peft_type"] !== "LORA") refuse("peft_type", '"LORA": no other kind of adapter is known');
   if ((json["bias"] ?? "none") !== "none") refuse("bias", '"none": trained biases are not supported');
-  if (!STARTS.includes(json["init_lora_weights"]))
+  if (!STARTS.has(json["init_lora_weights"]))
     refuse("init_lora_weights", 'true, false or "gaussian": other starts change the base model too');
   const rank = json["r"];
   if (typeof rank !== "number") return refuse("r", "the rank");
@@ -185,9 +195,8 @@ async function readAdapterConfig(directory: string): Promise<AdapterConfig> {
   if (typeof rsLora !== "boolean") return refuse("use_rslora", "true or false");
   const base = json["base_model_name_or_path"] ?? null;
   if (base !== null && typeof base !== "string") return refuse("base_model_name_or_path", "a name or path");
-  const read = ["peft_type", "bias", "init_lora_weights", "r", "lora_alpha", "target_modules", "use_rslora"];
   for (const key of Object.keys(json)) {
-    if (read.includes(key) || HARMLESS.has(key) || isOff(json[key])) continue;
+    if (READ.has(key) || HARMLESS.has(key) || isOff(json[key])) continue;
     refuse(key, "no such option, or one that is off: nlakit does not support it");
   }
   return { rank, alpha, rsLora, base, targetModules: targets as string | readonly string[] };
@@ -248,8 +257,7 @@ function checkTargets(
 
 function isTargeted(targets: readonly string[] | string, subject: string): (module: string) => boolean {
   if (targets === "all-linear") return () => true;
-  if (typeof targets !== "string")
-    return (module) => targets.some((target) => module === target || module.endsWith(`.${target}`));
+  if (typeof targets !== "string") return (module) => targets.some((target) => isTarget(module, target));
   try {
     const pattern = new RegExp(`^(?:${targets})$`, "u");
     return (module) => pattern.test(module);

@@ -52,6 +52,11 @@ export function linearModules(config: DecoderConfig): Map<string, readonly [numb
   return modules;
 }
 
+/** Whether a target name stands for a module: it is its name, or the last parts of it. */
+export function isTarget(module: string, target: string): boolean {
+  return module === target || module.endsWith(`.${target}`);
+}
+
 /**
  * The linear maps that target names stand for: those equal to one, or that end in a dot and it.
  *
@@ -62,16 +67,15 @@ export function targetedModules(
   targets: readonly string[],
 ): Map<string, readonly [number, number]> {
   const all = linearModules(config);
-  const isOf = (module: string, target: string) => module === target || module.endsWith(`.${target}`);
   for (const target of targets) {
-    if ([...all.keys()].some((module) => isOf(module, target))) continue;
+    if ([...all.keys()].some((module) => isTarget(module, target))) continue;
     throw loraError(
       "target modules",
       `"${target}", which no block of a ${config.family} has`,
       `some of ${LORA_TARGETS.join(", ")}`,
     );
   }
-  return new Map([...all].filter(([module]) => targets.some((target) => isOf(module, target))));
+  return new Map([...all].filter(([module]) => targets.some((target) => isTarget(module, target))));
 }
 
 /** An adapter on a device. It fits one decoder; `Decoder.attach` makes that use it. */

@@ -176,15 +176,16 @@ describe("an adapter", () => {
   });
 
   describe("is refused", () => {
-    const good = () => path.join(folder, "good");
+    let good: string;
     beforeAll(async () => {
+      good = path.join(folder, "good");
       using lora = filled(device, { ...SETTINGS, targets: ["q_proj"] });
-      await saveLora(good(), lora, tinyConfig());
+      await saveLora(good, lora, tinyConfig());
     });
 
     async function broken(change: Record<string, unknown>): Promise<string> {
       const directory = await mkdtemp(path.join(folder, "broken-"));
-      await cp(good(), directory, { recursive: true });
+      await cp(good, directory, { recursive: true });
       const file = path.join(directory, "adapter_config.json");
       const json = JSON.parse(await readFile(file, "utf8")) as object;
       await writeFile(file, JSON.stringify({ ...json, ...change }));
