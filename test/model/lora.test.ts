@@ -18,7 +18,7 @@ import type { Decoder } from "../../src/model/index.js";
 import { loadLora, saveLora } from "../../src/model/lora-files.js";
 import { adamw, Device, GradientSums, Graph, ops } from "../../src/tensor/index.js";
 import type { Tensor } from "../../src/tensor/index.js";
-import { relativeL2 } from "./golden.js";
+import { relativeL2 } from "../../src/model/index.js";
 import { someIds, tinyConfig, tinyModel } from "./tiny.js";
 
 const SETTINGS = { rank: 3, alpha: 5, rsLora: true };
