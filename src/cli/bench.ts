@@ -35,9 +35,16 @@ const SIZES: readonly (readonly [string, keyof BenchOptions, string, number | st
   ["--steps", "steps", "timed steps, after one that is not", 5],
 ];
 
-function optionsOf(): CommandOption[] {
+const LORA: (typeof SIZES)[number] = [
+  "--lora",
+  "lora",
+  "rank of adapters on every linear map, which alone are trained",
+  "none: all is trained",
+];
+
+function optionsOf(what: What): CommandOption[] {
   return [
-    ...SIZES.map(([flag, , description, value]) => ({
+    ...[...SIZES, ...(what === "train" ? [LORA] : [])].map(([flag, , description, value]) => ({
       flags: `${flag} <n>`,
       description: `${description} (default: ${value})`,
       parse: wholeNumber(flag, 1),
@@ -55,7 +62,7 @@ function optionsOf(): CommandOption[] {
 /** The bench options among a command's options; commander names `--kv-heads` kvHeads, `--vocab` vocab. */
 function benchOptions(options: Readonly<Record<string, unknown>>): BenchOptions {
   const chosen: Record<string, unknown> = { compute: options["compute"] };
-  for (const [flag, name] of SIZES) {
+  for (const [flag, name] of [...SIZES, LORA]) {
     const key = flag.slice(2).replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase());
     if (options[key] !== undefined) chosen[name] = options[key];
   }
@@ -70,6 +77,7 @@ function number(value: number, digits = 0): string {
 export function renderBench(report: BenchReport): string {
   const rows = [
     ["parameters", number(report.params)],
+    ...(report.trained_params === undefined ? [] : [["trained", number(report.trained_params)]]),
     ["device", `${report.device}, ${report.threads} threads, ${report.compute}`],
     ["seconds (median)", number(report.seconds, 3)],
     ["tokens per second", number(report.tokens_per_second)],
@@ -88,7 +96,7 @@ function caseCommand(what: What): CommandEntry {
       { command: `nla bench ${what}`, does: "with a model of 7.2 million parameters" },
       { command: `nla bench ${what} --dim 768 --heads 12 --ffn 2048 --json`, does: "a wider one, as JSON" },
     ],
-    options: optionsOf(),
+    options: optionsOf(what),
     jsonHelp: "print the measurement as JSON",
     action: async (_, options, { json, stdout, signal }) => {
       const threads = options["threads"] as number | undefined;

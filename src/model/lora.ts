@@ -126,6 +126,13 @@ export class Lora implements Disposable {
     return alpha / (rsLora ? Math.sqrt(rank) : rank);
   }
 
+  /** Number of parameters. */
+  get parameterCount(): number {
+    let count = 0;
+    for (const { size } of this.parameters.tensors.values()) count += size;
+    return count;
+  }
+
   /** The two matrices of a module, or null where it has none. */
   lowRank(module: string): LowRank | null {
     const a = this.parameters.tensors.get(loraName(module, "A"));

@@ -16,7 +16,7 @@ import { loadNla } from "../nla/read.js";
 import { chooseMarker, startReconstructor, startVerbalizer } from "../nla/start.js";
 import { loadTarget, targetDirectory } from "../nla/target.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
-import { checkLayer, loadConfig as loadModelConfig, threadsFor } from "../model/index.js";
+import { checkLayer, loadConfig as loadModelConfig, Lora, threadsFor } from "../model/index.js";
 import { Device } from "../tensor/index.js";
 import { corpusName } from "./config.js";
 import { configHash } from "./config.js";
@@ -59,12 +59,14 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
   await run.runStage("ar_sft", async (stage) => {
     await using reconstructor = await currentReconstructor(context, contract, "ar_sft");
     if (config.reconstructor.steps > 0) await trainReconstructor(context, reconstructor.model);
+    await reconstructor.model.model.merge();
     const out = await stage.output(RUN_LAYOUT.warmReconstructor);
     await saveReconstructor(out, reconstructor.model, checkpointFacts(context, "sl"));
   });
   await run.runStage("av_sft", async (stage) => {
     await using verbalizer = await currentVerbalizer(context, contract, "av_sft");
     if (config.verbalizer.steps > 0) await trainVerbalizer(context, verbalizer.model);
+    await verbalizer.model.model.merge();
     const out = await stage.output(RUN_LAYOUT.warmVerbalizer);
     await saveVerbalizer(out, verbalizer.model, checkpointFacts(context, "sl"));
   });
@@ -72,6 +74,8 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
     await using verbalizer = await currentVerbalizer(context, contract, "rl");
     await using reconstructor = await currentReconstructor(context, contract, "rl");
     if (config.rl.steps > 0) await reinforce(context, verbalizer.model, reconstructor.model, facts.baselines);
+    await verbalizer.model.model.merge();
+    await reconstructor.model.model.merge();
     await saveVerbalizer(
       await stage.output(RUN_LAYOUT.verbalizer),
       verbalizer.model,
@@ -178,8 +182,11 @@ async function currentVerbalizer(
   const { device, run, target, marker } = context;
   if (checkpoint)
     return held((await loadVerbalizer(path.join(checkpoint.directory, "verbalizer"), device)).model);
-  if (stage === "rl") return held((await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model);
-  return held(startVerbalizer(target.model, marker.tokenizer, contract));
+  const start =
+    stage === "rl"
+      ? (await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model
+      : startVerbalizer(target.model, marker.tokenizer, contract);
+  return held(withAdapter(context, start));
 }
 
 /** The reconstructor where a stage stands. */
@@ -192,9 +199,20 @@ async function currentReconstructor(
   const { device, run, target } = context;
   if (checkpoint)
     return held((await loadReconstructor(path.join(checkpoint.directory, "reconstructor"), device)).model);
-  if (stage === "rl")
-    return held((await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device)).model);
-  return held(startReconstructor(target.model, target.tokenizer, contract));
+  const start =
+    stage === "rl"
+      ? (await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device)).model
+      : startReconstructor(target.model, target.tokenizer, contract);
+  return held(withAdapter(context, start));
+}
+
+/** The same with a fresh adapter, where the config asks for one: each stage trains one and ends by merging it. */
+function withAdapter<T extends Verbalizer | Reconstructor>({ config, device }: RunContext, of: T): T {
+  const { rank, alpha, rslora, target_modules: targets } = config.lora;
+  if (rank === 0) return of;
+  const settings = { rank, alpha, rsLora: rslora, targets };
+  of.model.attach(new Lora(device, of.model.config, settings, { seed: config.seed }));
+  return of;
 }
 
 async function trainReconstructor(context: RunContext, reconstructor: Reconstructor): Promise<void> {
