@@ -1,5 +1,6 @@
 // The forward pass of a decoder as ops in a graph: embedding, blocks, last norm. One function for every family, driven by
 // the config; it stops after any block and hands out the residual stream after any of them.
+import { NlaError } from "../error.js";
 import { Graph, ops } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
 import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
@@ -14,12 +15,17 @@ const {
   gatherRows,
   geglu,
   linear,
+  mul,
+  normalizeRows,
   permute,
   replaceRows,
   reshape,
   rmsNorm,
   rope,
   scale,
+  sqrt,
+  square,
+  sumLast,
   swiglu,
 } = ops;
 
@@ -55,6 +61,14 @@ export interface BatchInputs {
   mask(window: number | null): Tensor;
 }
 
+/** Vectors [k, dim] that enter the residual stream at batch rows [k]. */
+export interface InjectedRows {
+  readonly vectors: Tensor;
+  readonly at: Tensor;
+  /** null: they replace what enters block 0. k: each is added to the output of block k, at the length of what is there. */
+  readonly after: number | null;
+}
+
 /** How one block attends: over the batch itself, or over a cache. */
 export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor) => Tensor;
 
@@ -62,8 +76,7 @@ export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor) => Tenso
 export interface ForwardOptions {
   /** Last block to compute; nothing beyond it enters the graph. Defaults to the last one. */
   readonly until?: number;
-  /** Rows of the embedding's output to replace: vectors [k, dim] at batch rows [k]. */
-  readonly inject?: { readonly vectors: Tensor; readonly at: Tensor };
+  readonly inject?: InjectedRows;
   /** Defaults to causal attention within the batch. */
   readonly attend?: Attend;
 }
@@ -91,11 +104,37 @@ export function forward(
   let x = gatherRows(g, weights.get(EMBEDDING), batch.ids); // [n, dim]
   if (config.embeddingScale !== 1) x = scale(g, x, config.embeddingScale);
   // After the scale: an injected vector stands in the residual stream as it is.
-  if (inject) x = replaceRows(g, x, inject.vectors, inject.at);
+  if (inject?.after === null) x = replaceRows(g, x, inject.vectors, inject.at);
+  else if (inject && inject.after > until) throw injectedTooLate(inject.after, until);
   const embedded = x;
   const blocks: Tensor[] = [];
-  for (let k = 0; k <= until; k++) blocks.push((x = block(g, weights, k, x, batch.positions, attend)));
+  for (let k = 0; k <= until; k++) {
+    x = block(g, weights, k, x, batch.positions, attend);
+    if (inject?.after === k) x = addNormed(g, x, inject);
+    blocks.push(x);
+  }
   return { embedded, blocks };
+}
+
+// Far below any activation: a zero vector adds nothing instead of NaN.
+const SMALLEST_LENGTH = 1e-9;
+
+/** h + |h| · v/|v| in the rows that are named: the norm-matched addition of community-made verbalizers. */
+function addNormed(g: Graph, x: Tensor, { vectors, at }: InjectedRows): Tensor {
+  const h = gatherRows(g, x, at);
+  const length = sqrt(g, sumLast(g, square(g, h))); // [k, 1]
+  const direction = normalizeRows(g, vectors, 1, SMALLEST_LENGTH ** 2);
+  return replaceRows(g, x, add(g, h, mul(g, direction, length)), at);
+}
+
+function injectedTooLate(after: number, until: number): NlaError {
+  return new NlaError({
+    code: "model.inject",
+    subject: `an injection after block ${after}`,
+    found: `a pass that ends with block ${until}`,
+    wanted: "a pass that goes beyond it",
+    next: "Capture a later block, or take a model that has more.",
+  });
 }
 
 /** The norm after the last block, where the model has it. */

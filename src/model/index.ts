@@ -15,7 +15,7 @@ export type { DecoderConfig, RopeConfig, RopeScaling } from "./decoder-config.js
 export { Decoder, randomParameters } from "./decoder.js";
 export type { ParameterSource } from "./decoder.js";
 export { finalNorm, forward } from "./forward.js";
-export type { BatchInputs, ForwardOptions, LowRank, Residuals, Weights } from "./forward.js";
+export type { BatchInputs, ForwardOptions, InjectedRows, LowRank, Residuals, Weights } from "./forward.js";
 export { generate } from "./generate.js";
 export type { Generated, GenerateOptions } from "./generate.js";
 export { declareBatch } from "./graph-inputs.js";
