@@ -140,7 +140,7 @@ export const configSchema = z
       ),
     }).prefault({}),
     lora: section(
-      "Low-rank adapters: the target's matrices stay as they are while small ones beside them are trained, and are merged into them at the end of each stage.",
+      "Low-rank adapters: the target's matrices stay as they are while small ones beside them are trained, through all stages, and are merged into them at the end of the run.",
       {
         rank: key(
           count(0).default(0),

@@ -59,14 +59,12 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
   await run.runStage("ar_sft", async (stage) => {
     await using reconstructor = await currentReconstructor(context, contract, "ar_sft");
     if (config.reconstructor.steps > 0) await trainReconstructor(context, reconstructor.model);
-    await reconstructor.model.model.merge();
     const out = await stage.output(RUN_LAYOUT.warmReconstructor);
     await saveReconstructor(out, reconstructor.model, checkpointFacts(context, "sl"));
   });
   await run.runStage("av_sft", async (stage) => {
     await using verbalizer = await currentVerbalizer(context, contract, "av_sft");
     if (config.verbalizer.steps > 0) await trainVerbalizer(context, verbalizer.model);
-    await verbalizer.model.model.merge();
     const out = await stage.output(RUN_LAYOUT.warmVerbalizer);
     await saveVerbalizer(out, verbalizer.model, checkpointFacts(context, "sl"));
   });
@@ -206,10 +204,13 @@ async function currentReconstructor(
   return held(withAdapter(context, start));
 }
 
-/** The same with a fresh adapter, where the config asks for one: each stage trains one and ends by merging it. */
+/**
+ * The same with an adapter, where the config asks for one: a fresh one, or that of the warm start, which reinforcement learning
+ * goes on with (a fresh one on the merged warm start is reported to end lower). The run ends by merging it.
+ */
 function withAdapter<T extends Verbalizer | Reconstructor>({ config, device }: RunContext, of: T): T {
   const { rank, alpha, rslora, target_modules: targets } = config.lora;
-  if (rank === 0) return of;
+  if (rank === 0 || of.model.lora) return of;
   const settings = { rank, alpha, rsLora: rslora, targets };
   of.model.attach(new Lora(device, of.model.config, settings, { seed: config.seed }));
   return of;

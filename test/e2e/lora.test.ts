@@ -1,9 +1,10 @@
-// `nla train` with adapters: only they are trained, stages end with merged models, and a run that was stopped within a stage
+// `nla train` with adapters: only they are trained, through all stages, the run ends with merged models, and a run that was stopped within a stage
 // ends with the bytes of one that was not.
 import { access, readdir } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { openWeights } from "../../src/data/safetensors.js";
+import { RUN_LAYOUT } from "../../src/train/run-layout.js";
 import { buildCommand, REPOSITORY, writeTinyConfig } from "./built-command.js";
 import type { BuiltCommand } from "./built-command.js";
 import { contents } from "./folder-contents.js";
@@ -12,6 +13,8 @@ const SET = ["lora.rank=4", "lora.rslora=true", "lora.target_modules=[q_proj, do
   "--set",
   each,
 ]);
+
+const WARM = { verbalizer: RUN_LAYOUT.warmVerbalizer, reconstructor: RUN_LAYOUT.warmReconstructor };
 
 let nla: BuiltCommand;
 let config: string;
@@ -38,6 +41,7 @@ it("changes the adapted matrices alone, and leaves models that need no adapter",
   ] as const) {
     const folder = path.join(nla.folder, "whole", role);
     await expect(access(path.join(folder, "adapter_config.json"))).rejects.toThrow("ENOENT");
+    await access(path.join(nla.folder, "whole", WARM[role], "adapter_config.json"));
     const changed = [];
     for (const [name, values] of await valuesOf(folder)) {
       const before = target.get(name)!;
