@@ -175,6 +175,24 @@ describe("an adapter", () => {
     await file.close();
   });
 
+  test("made by peft is written back as it was: every tensor, and every option that is set", async () => {
+    const made = path.resolve(import.meta.dirname, "../fixtures/golden/models/qwen2-lora");
+    using model = await loadDecoder(made, device);
+    const again = path.join(folder, "again");
+    await saveLora(again, model.lora!, model.config, "../qwen2");
+    const weights = await Promise.all(
+      [again, made].map((of) => readFile(path.join(of, "adapter_model.safetensors"))),
+    );
+    expect(weights[0]!.equals(weights[1]!)).toBe(true);
+    const [ours, theirs] = await Promise.all(
+      [again, made].map(async (of) => {
+        const text = await readFile(path.join(of, "adapter_config.json"), "utf8");
+        return JSON.parse(text) as Record<string, unknown>;
+      }),
+    );
+    for (const [key, value] of Object.entries(ours!)) expect(value, key).toEqual(theirs![key]);
+  });
+
   describe("is refused", () => {
     let good: string;
     beforeAll(async () => {
