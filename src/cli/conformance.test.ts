@@ -76,7 +76,11 @@ test("--write makes a folder that passes, refuses to replace it, and notices a l
 test("a folder without golden values, or with broken ones, is named", async () => {
   const missing = await nla(path.join(folder, "nowhere"));
   expect(missing.code).toBe(1);
-  expect(missing.err).toContain("golden.json");
+  expect(missing.err).toContain("nowhere");
+  const gguf = path.join(folder, "gguf");
+  await cp(path.join(FIXTURES, "qwen2", "golden.json"), path.join(gguf, "golden.json"));
+  await writeFile(path.join(gguf, "model-f16.gguf"), "GGUF");
+  expect((await nla(gguf)).err).toContain("values of model-f16.gguf");
   const directory = path.join(folder, "broken");
   await cp(path.join(FIXTURES, "qwen2"), directory, { recursive: true });
   await appendFile(path.join(directory, "golden.json"), "}");

@@ -1,6 +1,6 @@
 // A folder of golden values: golden.json (token ids, settings, numbers) and golden.safetensors (tensors), beside a model or
 // an adapter or naming one. Its format is described in docs/models.md. This file reads it; conformance.ts judges by it.
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { NlaError, messageOf } from "../error.js";
@@ -65,6 +65,9 @@ export async function openGoldenFolder(
   directory: string,
   model: string | null = null,
 ): Promise<GoldenFolder> {
+  const gguf = (await readdir(directory)).find((name) => name.endsWith(".gguf"));
+  if (gguf !== undefined)
+    throw goldenError(directory, `values of ${gguf}`, "those of a model in safetensors files");
   const own = await readValues(directory);
   const base = own.base === undefined ? null : path.resolve(directory, own.base);
   const inputs = own.sequences ? own : base === null ? null : await readValues(base);
