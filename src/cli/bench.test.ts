@@ -75,6 +75,15 @@ describe.each(["train", "decode", "extract"])("%s", (what) => {
   });
 });
 
+test("training an adapter says how much is trained", async () => {
+  const { code, out } = await nla("train", ...SMALL.split(" "), "--lora", "2", "--json");
+  expect(code).toBe(0);
+  const block = 2 * ((16 + 16) * 2 + (16 + 8) * 2 + (16 + 24) * 3); // of rank 2, in + out of each map
+  expect(JSON.parse(out)).toMatchObject({ params: PARAMETERS, trained_params: 2 * block });
+  const other = await nla("decode", "--lora", "2");
+  expect(other.code).toBe(2);
+});
+
 test.each([
   [["train", "--batch", "0"], 2, /--batch.*"0"|"0".*at least 1/s],
   [["train", "--compute", "f64"], 2, /f64/],

@@ -36,9 +36,16 @@ const SIZES: readonly (readonly [string, keyof BenchOptions, string, number | st
   ["--steps", "steps", "timed steps, after one that is not", 5],
 ];
 
-function optionsOf(): CommandOption[] {
+const LORA: (typeof SIZES)[number] = [
+  "--lora",
+  "lora",
+  "rank of adapters on every linear map, which alone are trained",
+  "none: all is trained",
+];
+
+function optionsOf(what: What): CommandOption[] {
   return [
-    ...SIZES.map(([flag, , description, value]) => ({
+    ...[...SIZES, ...(what === "train" ? [LORA] : [])].map(([flag, , description, value]) => ({
       flags: `${flag} <n>`,
       description: `${description} (default: ${value})`,
       parse: wholeNumber(flag, 1),
@@ -66,7 +73,7 @@ function benchOptions(options: Readonly<Record<string, unknown>>): BenchOptions 
     compute: options["compute"],
     profile: options["profile"] === true,
   };
-  for (const [flag, name] of SIZES) {
+  for (const [flag, name] of [...SIZES, LORA]) {
     const key = flag.slice(2).replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase());
     if (options[key] !== undefined) chosen[name] = options[key];
   }
@@ -96,6 +103,7 @@ export function renderBench(report: BenchPage): string {
   const { gflops_per_second: speed, peak_gflops_per_second: peak } = report;
   const rows = [
     ["parameters", number(report.params)],
+    ...(report.trained_params === undefined ? [] : [["trained", number(report.trained_params)]]),
     ["device", `${report.device}, ${report.threads} threads, ${report.compute}`],
     ["kernels", report.kernels ?? "ggml's"],
     ["seconds (median)", number(report.seconds, 3)],
@@ -147,7 +155,7 @@ function caseCommand(what: What): CommandEntry {
       { command: `nla bench ${what} --profile`, does: "and where the time goes, op by op" },
       { command: `nla bench ${what} --dim 768 --heads 12 --ffn 2048 --json`, does: "a wider one, as JSON" },
     ],
-    options: optionsOf(),
+    options: optionsOf(what),
     jsonHelp: "print the measurement as JSON",
     action: async (_, options, { json, stdout, signal }) => {
       const threads = options["threads"] as number | undefined;

@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import { describeEngine } from "../engine/index.js";
 import { benchCommand } from "./bench.js";
+import { conformanceCommand } from "./conformance.js";
 import { dataCommand } from "./data.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
@@ -29,6 +30,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   worldCommand,
   probeCommand,
   forwardCommand,
+  conformanceCommand,
   benchCommand(),
   doctorCommand({ version, describeEngine }),
 ];

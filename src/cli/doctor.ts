@@ -6,7 +6,9 @@ import { existsSync, readFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { messageOf, NlaError } from "../error.js";
-import { EXIT_CODES } from "./output.js";
+import type { NlaDoctorSettings } from "./doctor-nla.js";
+import { EXIT_CODES, UsageError } from "./output.js";
+import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
 import { printable, table, wrap } from "./table.js";
 
@@ -333,9 +335,38 @@ export function doctorCommand(options: Pick<DoctorOptions, "version" | "describe
       { command: "nla doctor", does: "a page to read" },
       { command: "nla doctor --json", does: "the same for a bug report" },
       { command: "nla doctor --kernels", does: "how fast each op is here" },
+      { command: "nla doctor --nla runs/quickstart", does: "whether activations reach a verbalizer" },
     ],
-    options: [{ flags: "--kernels", description: "time each op instead, on one core" }],
-    action: async (_, chosen, { json, stdout }) => {
+    options: [
+      { flags: "--kernels", description: "time each op instead, on one core" },
+      {
+        flags: "--nla <dir>",
+        description: "examine the injection of an NLA instead: a run folder or a verbalizer's",
+      },
+      {
+        flags: "--ar <dir>",
+        description: "with --nla: the reconstructor's folder, for a pair that lies apart",
+      },
+      { flags: "--model <dir>", description: "with --nla: the target (default: what the sidecar names)" },
+      { flags: "--threads <n>", description: "with --nla: CPU threads", parse: wholeNumber("--threads", 1) },
+    ],
+    action: async (_, chosen, { json, stdout, signal }) => {
+      if (chosen["nla"] !== undefined) {
+        const { examineNla, renderNlaDoctor } = await import("./doctor-nla.js");
+        const examined = await examineNla({ ...(chosen as unknown as NlaDoctorSettings), signal });
+        stdout.write(json ? `${JSON.stringify(examined, null, 2)}\n` : renderNlaDoctor(examined));
+        return examined.ok ? EXIT_CODES.ok : EXIT_CODES.failed;
+      }
+      for (const name of ["ar", "model", "threads"]) {
+        if (chosen[name] === undefined) continue;
+        throw new UsageError({
+          code: "cli.option",
+          subject: `--${name}`,
+          found: "no --nla beside it",
+          wanted: "--nla DIR, the NLA to examine",
+          next: "Add --nla, or leave the option out.",
+        });
+      }
       if (chosen["kernels"] === true) {
         // Loaded only here: the doctor has to work where the engine does not.
         const [{ Device }, { renderKernels, timeKernels }] = await Promise.all([

@@ -31,9 +31,9 @@ export interface PromptTemplates {
 /** Length that a vector is scaled to; "raw" leaves its own; null: the file does not say, the caller must. */
 export type InjectionScale = number | "raw" | null;
 
-/** How the vector enters the prompt. Only embedding replacement exists so far. */
+/** How the vector enters the prompt: an embedding is replaced, or it is added after a block (see nla/injection.ts). */
 export interface Injection {
-  readonly kind: "replace";
+  readonly kind: "replace" | "add-normed";
 }
 
 /** How an explanation is marked off: by tags, or plain and ended by the token `end` (null: the tokenizer's EOS). */
@@ -275,8 +275,8 @@ export function readExtensions(top: Fields): {
   const injection = top.partOrNull("injection");
   const format = top.partOrNull("format");
   const kind = injection?.string("kind") ?? DEFAULT_INJECTION.kind;
-  if (kind !== "replace" && kind !== "embedding") {
-    const wanted = '"replace" (or "embedding", another name for it), the only kind so far';
+  if (kind !== "replace" && kind !== "embedding" && kind !== "add-normed") {
+    const wanted = '"replace" (or "embedding", another name for it) or "add-normed"';
     throw fieldError(top.subject("injection.kind"), "injection", `"${kind}"`, wanted);
   }
   const formatKind = format?.string("kind") ?? DEFAULT_FORMAT.kind;
@@ -285,7 +285,7 @@ export function readExtensions(top: Fields): {
   }
   const end = format?.countOrNull("end", 0) ?? null;
   return {
-    injection: { kind: "replace" },
+    injection: { kind: kind === "add-normed" ? kind : "replace" },
     format: { kind: formatKind, end },
     stated: injection !== null || format !== null,
   };

@@ -11,6 +11,7 @@ import { Decoder, randomParameters } from "./decoder.js";
 import { finalNorm, forward } from "./forward.js";
 import { generate } from "./generate.js";
 import { declareBatch } from "./graph-inputs.js";
+import { Lora } from "./lora.js";
 import { median } from "./median.js";
 import { headOf, run } from "./run.js";
 import { uniformAt } from "./sampling.js";
@@ -34,6 +35,8 @@ export interface BenchOptions {
   readonly newTokens?: number;
   /** Type of matrix products. Defaults to `"f32"`. */
   readonly compute?: "f32" | "bf16";
+  /** Rank of an adapter on every linear map, which alone is trained; for training. Defaults to none. */
+  readonly lora?: number;
   /** Timed steps, after one that is not. Defaults to 5. */
   readonly steps?: number;
   /** Whether to time each op, too, in steps of its own. Defaults to false. */
@@ -45,6 +48,8 @@ export interface BenchOptions {
 export interface BenchReport {
   readonly what: "train" | "decode" | "extract";
   readonly params: number;
+  /** Parameters that a step changes, where that is an adapter's; absent otherwise. */
+  readonly trained_params?: number;
   readonly threads: number;
   readonly compute: "f32" | "bf16";
   readonly device: string;
@@ -83,6 +88,8 @@ export interface BenchCase extends Disposable {
 export function trainCase(device: Device, options: BenchOptions = {}): BenchCase {
   const { batch = 32, length = 128, compute = "f32", signal } = options;
   const model = benchModel(device, length, options);
+  if (options.lora !== undefined)
+    model.attach(new Lora(device, model.config, { rank: options.lora, alpha: 2 * options.lora }));
   const tokens = batch * length;
   const started = performance.now();
   const padded = padBatch(someSequences(batch, length, model.config.vocabulary), { maxLength: length });
@@ -91,7 +98,7 @@ export function trainCase(device: Device, options: BenchOptions = {}): BenchCase
   const hidden = finalNorm(g, model, forward(g, model, declared).blocks.at(-1) as Tensor);
   const targets = g.input("targets", [tokens], "i32");
   const loss = g.output(ops.crossEntropy(g, hidden, headOf(model), targets, g.input("weights", [tokens])));
-  const sums = new GradientSums(model.parameters.tensors);
+  const sums = new GradientSums(model.trainable);
   sums.accumulate(g, g.backward(loss));
   g.compile();
   const optimizer = adamw();
@@ -232,6 +239,7 @@ async function measure(bench: BenchCase, { steps = 5, profile = false }: BenchOp
   return {
     what: timed.what,
     params: timed.model.parameterCount,
+    ...(timed.model.lora ? { trained_params: timed.model.lora.parameterCount } : {}),
     threads: timed.model.device.threads,
     compute: timed.compute,
     device: `${timed.model.device.info.name}: ${timed.model.device.info.description}`,

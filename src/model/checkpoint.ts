@@ -11,6 +11,7 @@ import type { Device } from "../tensor/index.js";
 import { loadConfig } from "./config.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import { Decoder } from "./decoder.js";
+import { adapterBase, hasAdapter, loadLora, saveLora } from "./lora-files.js";
 import { EMBEDDING, HEAD, parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
 
@@ -18,13 +19,31 @@ import type { Parts } from "./parameters.js";
 const IGNORED = /(^|\.)rotary_emb\.inv_freq$/;
 
 /**
- * Loads a model folder onto a device. Values are f32 there, whatever the file holds.
+ * Loads a model folder onto a device. Values are f32 there, whatever the file holds. An adapter in the folder is attached,
+ * not merged; a folder that has only an adapter is loaded with the base model that it names.
  *
  * @param parts what the folder is to have; a reconstructor has no final norm and no head
  * @throws NlaError `model.weights` where config.json and the weights contradict each other, `model.not-finite` for NaN or
- *   infinite values, and those of the config and safetensors readers
+ *   infinite values, `model.lora`, and those of the config and safetensors readers
  */
 export async function loadDecoder(directory: string, device: Device, parts: Parts = {}): Promise<Decoder> {
+  if (!(await hasAdapter(directory))) return loadPlain(directory, device, parts);
+  const hasBase = await holdsConfig(directory);
+  const model = await loadPlain(hasBase ? directory : await adapterBase(directory), device, parts);
+  try {
+    model.attach(await loadLora(directory, device, model.config));
+    return model;
+  } catch (thrown) {
+    model[Symbol.dispose]();
+    throw thrown;
+  }
+}
+
+async function holdsConfig(directory: string): Promise<boolean> {
+  return (await readdir(directory)).includes("config.json");
+}
+
+async function loadPlain(directory: string, device: Device, parts: Parts): Promise<Decoder> {
   const config = await loadConfig(directory);
   const weights = await openWeights(directory);
   try {
@@ -116,7 +135,8 @@ export interface SaveOptions {
 }
 
 /**
- * Writes a decoder into an existing folder as one model.safetensors and config.json, in the names of Hugging Face.
+ * Writes a decoder into an existing folder as one model.safetensors and config.json, in the names of Hugging Face. An
+ * adapter is written beside them in peft's layout; merge it first where one whole model is wanted.
  *
  * @throws NlaError `disk.full` and others of the writers
  */
@@ -141,6 +161,7 @@ export async function saveDecoder(
     dtype
   ];
   await writeFileAtomic(path.join(directory, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
+  if (model.lora) await saveLora(directory, model.lora, model.config);
 }
 
 /**
@@ -166,6 +187,7 @@ export async function saveDecoderLike(directory: string, model: Decoder, from: s
     await mkdir(directory, { recursive: true });
     await saveWeights(directory, tensors, { shards: weights.layout });
     await copyFile(path.join(from, "config.json"), path.join(directory, "config.json"));
+    if (model.lora) await saveLora(directory, model.lora, model.config);
   } finally {
     await weights.close();
   }

@@ -3,7 +3,9 @@ import { Arena, Device, PackedMatrices, sizeOf } from "../tensor/index.js";
 import type { PackedMatrix, Shape, Tensor } from "../tensor/index.js";
 import { f32ToBf16 } from "../data/floats.js";
 import type { DecoderConfig } from "./decoder-config.js";
-import type { Weights } from "./forward.js";
+import type { LowRank, Weights } from "./forward.js";
+import { loraError } from "./lora.js";
+import type { Lora } from "./lora.js";
 import { EMBEDDING, parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
 import { frequencyDivisors } from "./rope-scaling.js";
@@ -21,6 +23,7 @@ export class Decoder implements Weights, Disposable {
   readonly #tables: Arena | null;
   #half: Arena | null = null;
   #packed: PackedMatrices | null = null;
+  #lora: { readonly lora: Lora; readonly frozen: ReadonlyMap<string, Tensor> } | null = null;
 
   /**
    * @param source gives every parameter's values
@@ -47,7 +50,7 @@ export class Decoder implements Weights, Disposable {
   }
 
   get(name: string): Tensor {
-    return this.parameters.get(name);
+    return this.#lora?.frozen.get(name) ?? this.parameters.get(name);
   }
 
   matrix(name: string): Tensor | PackedMatrix {
@@ -56,7 +59,53 @@ export class Decoder implements Weights, Disposable {
 
   /** The same, not packed: f32, or its bf16 copy. */
   plainMatrix(name: string): Tensor {
-    return this.#half?.tensors.get(name) ?? this.parameters.get(name);
+    return this.#half?.tensors.get(name) ?? this.get(name);
+  }
+
+  lowRank(module: string): LowRank | null {
+    return this.#lora?.lora.lowRank(module) ?? null;
+  }
+
+  /** The adapter in use, or null. */
+  get lora(): Lora | null {
+    return this.#lora?.lora ?? null;
+  }
+
+  /** What training changes, by name: all parameters, or the adapter's alone where there is one. */
+  get trainable(): ReadonlyMap<string, Tensor> {
+    return (this.#lora?.lora ?? this).parameters.tensors;
+  }
+
+  /**
+   * Uses an adapter from now on and owns it; graphs built before do not know it. The parameters are frozen by that.
+   *
+   * @throws NlaError `model.lora` where there is one already
+   */
+  attach(lora: Lora): void {
+    if (this.#lora)
+      throw loraError("attach", "a model that has an adapter", "one that has none: merge it first");
+    const frozen = [...this.parameters.tensors].map(([name, tensor]) => [name, tensor.frozen()] as const);
+    this.#lora = { lora, frozen: new Map(frozen) };
+  }
+
+  /** Adds the adapter to the parameters and frees it; bf16 copies follow, packed ones are dropped. Without an adapter nothing happens. */
+  async merge(): Promise<void> {
+    if (!this.#lora) return;
+    const { lora } = this.#lora;
+    for (const module of lora.modules.keys()) {
+      const matrix = this.parameters.get(`${module}.weight`);
+      matrix.write(await lora.merged(module, matrix));
+    }
+    this.detach();
+    if (this.#half) this.makeHalf();
+    this.#packed?.[Symbol.dispose](); // they are as before
+    this.#packed = null;
+  }
+
+  /** Frees the adapter; the parameters are as if it had never been. */
+  detach(): void {
+    this.#lora?.lora[Symbol.dispose]();
+    this.#lora = null;
   }
 
   divisors(k: number): Tensor | null {
@@ -71,7 +120,7 @@ export class Decoder implements Weights, Disposable {
   }
 
   /**
-   * A second decoder with the same values, or the first blocks of it.
+   * A second decoder with the same values, or the first blocks of it; an adapter is not copied.
    *
    * @param config defaults to this one's; with fewer layers, the first ones are copied
    * @param replace gives values for parameters that differ (an embedding with a row more); null: copy
@@ -139,6 +188,7 @@ export class Decoder implements Weights, Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.detach();
     this.dropCopies();
     this.#tables?.[Symbol.dispose]();
     this.parameters[Symbol.dispose]();

@@ -1,5 +1,6 @@
 // The forward pass of a decoder as ops in a graph: embedding, blocks, last norm. One function for every family, driven by
 // the config; it stops after any block and hands out the residual stream after any of them.
+import { NlaError } from "../error.js";
 import { Graph, ops } from "../tensor/index.js";
 import type { PackedMatrix, Tensor } from "../tensor/index.js";
 import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
@@ -14,12 +15,17 @@ const {
   gatherRows,
   geglu,
   linear,
+  mul,
+  normalizeRows,
   permute,
   replaceRows,
   reshape,
   rmsNorm,
   rope,
   scale,
+  sqrt,
+  square,
+  sumLast,
   swiglu,
 } = ops;
 
@@ -30,8 +36,17 @@ export interface Weights {
   get(name: string): Tensor;
   /** A parameter for `linear`: f32, or a copy in bf16 or packed where there is one. */
   matrix(name: string): Tensor | PackedMatrix;
+  /** What an adapter adds to a linear map, named without `.weight`; null: nothing. */
+  lowRank(module: string): LowRank | null;
   /** Frequency divisors of block k, or null. */
   divisors(k: number): Tensor | null;
+}
+
+/** A low-rank path beside a linear map: y = W·x + scale · B·(A·x), with a [rank, in] and b [out, rank], f32. */
+export interface LowRank {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly scale: number;
 }
 
 /** The tensors that describe a batch to the graph. */
@@ -46,6 +61,14 @@ export interface BatchInputs {
   mask(window: number | null): Tensor;
 }
 
+/** Vectors [k, dim] that enter the residual stream at batch rows [k]. */
+export interface InjectedRows {
+  readonly vectors: Tensor;
+  readonly at: Tensor;
+  /** null: they replace what enters block 0. k: each is added to the output of block k, at the length of what is there. */
+  readonly after: number | null;
+}
+
 /** How one block attends: over the batch itself, or over a cache. */
 export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor) => Tensor;
 
@@ -53,8 +76,7 @@ export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor) => Tenso
 export interface ForwardOptions {
   /** Last block to compute; nothing beyond it enters the graph. Defaults to the last one. */
   readonly until?: number;
-  /** Rows of the embedding's output to replace: vectors [k, dim] at batch rows [k]. */
-  readonly inject?: { readonly vectors: Tensor; readonly at: Tensor };
+  readonly inject?: InjectedRows;
   /** Defaults to causal attention within the batch. */
   readonly attend?: Attend;
 }
@@ -82,11 +104,37 @@ export function forward(
   let x = gatherRows(g, weights.get(EMBEDDING), batch.ids); // [n, dim]
   if (config.embeddingScale !== 1) x = scale(g, x, config.embeddingScale);
   // After the scale: an injected vector stands in the residual stream as it is.
-  if (inject) x = replaceRows(g, x, inject.vectors, inject.at);
+  if (inject?.after === null) x = replaceRows(g, x, inject.vectors, inject.at);
+  else if (inject && inject.after > until) throw injectedTooLate(inject.after, until);
   const embedded = x;
   const blocks: Tensor[] = [];
-  for (let k = 0; k <= until; k++) blocks.push((x = block(g, weights, k, x, batch.positions, attend)));
+  for (let k = 0; k <= until; k++) {
+    x = block(g, weights, k, x, batch.positions, attend);
+    if (inject?.after === k) x = addNormed(g, x, inject);
+    blocks.push(x);
+  }
   return { embedded, blocks };
+}
+
+// Far below any activation: a zero vector adds nothing instead of NaN.
+const SMALLEST_LENGTH = 1e-9;
+
+/** h + |h| · v/|v| in the rows that are named: the norm-matched addition of community-made verbalizers. */
+function addNormed(g: Graph, x: Tensor, { vectors, at }: InjectedRows): Tensor {
+  const h = gatherRows(g, x, at);
+  const length = sqrt(g, sumLast(g, square(g, h))); // [k, 1]
+  const direction = normalizeRows(g, vectors, 1, SMALLEST_LENGTH ** 2);
+  return replaceRows(g, x, add(g, h, mul(g, direction, length)), at);
+}
+
+function injectedTooLate(after: number, until: number): NlaError {
+  return new NlaError({
+    code: "model.inject",
+    subject: `an injection after block ${after}`,
+    found: `a pass that ends with block ${until}`,
+    wanted: "a pass that goes beyond it",
+    next: "Capture a later block, or take a model that has more.",
+  });
 }
 
 /** The norm after the last block, where the model has it. */
@@ -105,9 +153,13 @@ function norm(g: Graph, weights: Weights, x: Tensor, name: string): Tensor {
   return rmsNorm(g, x, gainOffset === 0 ? gain : affine(g, gain, 1, gainOffset), normEps);
 }
 
-function project(g: Graph, weights: Weights, x: Tensor, name: string, bias: boolean): Tensor {
-  const y = linear(g, x, weights.matrix(`${name}.weight`));
-  return bias ? add(g, y, weights.get(`${name}.bias`)) : y;
+/** The one linear map of a block: every projection goes through it, so an adapter is added here and nowhere else. */
+function project(g: Graph, weights: Weights, x: Tensor, name: string, bias = false): Tensor {
+  const plain = linear(g, x, weights.matrix(`${name}.weight`));
+  const y = bias ? add(g, plain, weights.get(`${name}.bias`)) : plain;
+  const low = weights.lowRank(name);
+  // Scaled between the two: there are fewest elements.
+  return low ? add(g, y, linear(g, scale(g, linear(g, x, low.a), low.scale), low.b)) : y;
 }
 
 function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tensor, attend: Attend): Tensor {
@@ -133,16 +185,16 @@ function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tens
     });
   };
   const mixed = attend(k, turned("q", config.heads), turned("k", config.kvHeads), heads("v", config.kvHeads));
-  const attended = linear(g, mixed, weights.matrix(name("self_attn.o_proj.weight")));
+  const attended = project(g, weights, mixed, name("self_attn.o_proj"));
   if (config.postNorms) x = add(g, x, norm(g, weights, attended, name("post_attention_layernorm.weight")));
   else x = add(g, x, attended);
 
   const before = config.postNorms ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight";
   const f = norm(g, weights, x, name(before));
-  const gate = linear(g, f, weights.matrix(name("mlp.gate_proj.weight")));
-  const up = linear(g, f, weights.matrix(name("mlp.up_proj.weight")));
+  const gate = project(g, weights, f, name("mlp.gate_proj"));
+  const up = project(g, weights, f, name("mlp.up_proj"));
   const gated = config.activation === "silu" ? swiglu(g, gate, up) : geglu(g, gate, up);
-  const fed = linear(g, gated, weights.matrix(name("mlp.down_proj.weight")));
+  const fed = project(g, weights, gated, name("mlp.down_proj"));
   return add(g, x, config.postNorms ? norm(g, weights, fed, name("post_feedforward_layernorm.weight")) : fed);
 }
 

@@ -192,6 +192,7 @@ async function packedWeights(
     config: model.config,
     get: (name) => model.get(name),
     matrix: (name) => packed.matrices.get(name) ?? model.matrix(name),
+    lowRank: (module) => model.lowRank(module),
     divisors: (k) => model.divisors(k),
   };
   return { weights, [Symbol.dispose]: () => packed[Symbol.dispose]() };

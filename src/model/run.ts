@@ -11,12 +11,17 @@ import { finalNorm, forward, headMatrix } from "./forward.js";
 import { declareBatch } from "./graph-inputs.js";
 import { EMBEDDING, HEAD } from "./parameters.js";
 
-/** A vector that replaces what the embedding gives for one token. */
+/** A vector that enters the residual stream at one token. */
 export interface Injection {
   readonly sequence: number;
   readonly position: number;
   /** [dim] */
   readonly vector: Float32Array;
+  /**
+   * null: the vector replaces what enters block 0. k: it is added to the output of block k at the token, at the length of what
+   * is there. The same for all of a batch. Defaults to null.
+   */
+  readonly after?: number | null;
 }
 
 /** Options of {@link run}. */
@@ -158,7 +163,9 @@ export function declareInjection(g: Graph, injections: readonly Injection[], bat
   if (injections.length === 0) return null;
   const vectors = g.input("injected", [injections.length, dim]);
   const at = g.input("injectedAt", [injections.length], "i32");
-  return { tensors: { vectors, at }, values: injectionValues(injections, batch, dim) };
+  const after = injections[0]?.after ?? null;
+  const values = injectionValues(injections, batch, dim);
+  return { tensors: { vectors, at, after }, values };
 }
 
 /** The values of what {@link declareInjection} declares, for one batch. */
@@ -176,6 +183,16 @@ export function injectionValues(injections: readonly Injection[], batch: Batch, 
         found: `a vector of ${vector.length} elements${vector.every(Number.isFinite) ? "" : ", not all finite"}`,
         wanted: `${dim} finite elements, at a token of the sequence`,
         next: "Take the vector from the same model, at the layer of the NLA.",
+      });
+    }
+    const after = injections[0]?.after ?? null;
+    if ((injections[i]?.after ?? null) !== after) {
+      throw new NlaError({
+        code: "model.inject",
+        subject: `injections 0 and ${i}`,
+        found: `one after block ${after}, one after block ${injections[i]?.after ?? null}`,
+        wanted: "one place for all vectors of a batch",
+        next: "Run them in two batches.",
       });
     }
     // Two threads would write the same row, and which comes last is chance.

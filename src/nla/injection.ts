@@ -7,10 +7,13 @@ import { NlaError } from "../error.js";
 
 /**
  * How an activation enters the verbalizer. `replace`: the embedding row at the marker becomes the scaled vector (the
- * released format). `add-normed`: the output of block 1 at the marker gets a vector of the same length added; known so
- * that sidecars can say it, and refused until it is implemented.
+ * released format). `add-normed`: to the output h of block 1 at the marker |h| · v/|v| is added, v the raw activation, as
+ * the community's recipe has it; the two kinds of checkpoint are not exchangeable.
  */
 export type InjectionKind = "replace" | "add-normed";
+
+/** Block after whose output `add-normed` adds, counted from 0. */
+export const ADDED_AFTER_BLOCK = 1;
 
 /** The ids that mark an injection site. */
 export interface InjectionMarker {

@@ -61,9 +61,9 @@ export class Reconstructor implements Disposable {
     return this.#head.get(VALUE_HEAD);
   }
 
-  /** Everything that training changes: the decoder's parameters and the value head. */
+  /** Everything that training changes: the decoder's parameters, or its adapter's, and the value head. */
   get trainable(): ReadonlyMap<string, Tensor> {
-    return new Map([...this.model.parameters.tensors, [VALUE_HEAD, this.head]]);
+    return new Map([...this.model.trainable, [VALUE_HEAD, this.head]]);
   }
 
   /** Token ids of the prompt around a text. @throws NlaError `template.suffix-merged` */

@@ -44,7 +44,7 @@ export function sidecarOf(contract: Contract, facts: CheckpointFacts, endId: num
     layerIndex: contract.layer,
     training: null,
     spelling: "released",
-    injection: { kind: "replace" },
+    injection: { kind: injection.kind },
     format: { kind: format, end: format === "plain" ? endId : null },
     extensions: true,
     unknown: [],
@@ -118,8 +118,10 @@ function checkedSuffix(
 
 // A reconstructor's sidecar need not say how the verbalizer injects; a verbalizer's must (its absence was trained with once,
 // and gave a model that ignored its vector).
-function injectionScaleOf({ injectionScale, role }: ModelSidecar, file: string): number | null {
+// What is added after a block takes its length from there.
+function injectionScaleOf({ injectionScale, role, injection }: ModelSidecar, file: string): number | null {
   if (injectionScale === "raw") return null;
+  if (injection.kind === "add-normed") return injectionScale;
   if (injectionScale !== null || role === "ar") return injectionScale;
   throw incomplete(
     file,

@@ -1,12 +1,12 @@
 // The verbalizer (AV): a whole decoder that continues a fixed prompt in which one token's embedding is an activation.
 import { NlaError } from "../error.js";
-import { generate } from "../model/index.js";
+import { checkLayer, generate } from "../model/index.js";
 import type { Decoder, Generated, Injection } from "../model/index.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { verbalizerPrompt } from "./contract.js";
 import type { Contract, VerbalizerPrompt } from "./contract.js";
 import { extractExplanation } from "./explanation.js";
-import { scaleToNorm } from "./injection.js";
+import { ADDED_AFTER_BLOCK, scaleToNorm } from "./injection.js";
 
 /** Options of {@link Verbalizer.explain}. */
 export interface ExplainOptions {
@@ -40,6 +40,8 @@ export class Verbalizer implements Disposable {
   readonly tokenizer: Tokenizer;
   readonly contract: Contract;
   readonly prompt: VerbalizerPrompt;
+  /** The block after which the activation is added; null: it replaces an embedding. */
+  readonly injectedAfter: number | null;
   /** Tokens that end a response. */
   readonly stopTokens: readonly number[];
 
@@ -47,16 +49,9 @@ export class Verbalizer implements Disposable {
   constructor(model: Decoder, tokenizer: Tokenizer, contract: Contract) {
     checkWidth(model, contract, "verbalizer");
     checkVocabulary(model, tokenizer);
-    if (contract.injection.kind !== "replace") {
-      throw new NlaError({
-        code: "contract.injection",
-        subject: "the verbalizer's injection",
-        found: contract.injection.kind,
-        wanted: "replace",
-        next: "Verbalizers that add the vector after a block cannot be run yet.",
-      });
-    }
     this.model = model;
+    this.injectedAfter = contract.injection.kind === "add-normed" ? ADDED_AFTER_BLOCK : null;
+    if (this.injectedAfter !== null) checkLayer(this.injectedAfter, model.config.layers);
     this.tokenizer = tokenizer;
     this.contract = contract;
     this.prompt = verbalizerPrompt(contract, tokenizer);
@@ -101,10 +96,13 @@ export class Verbalizer implements Disposable {
         next: "Take it from the model that the pair belongs to.",
       });
     }
+    const { kind, scale } = this.contract.injection;
     return {
       sequence,
       position: this.prompt.site,
-      vector: scaleToNorm(vector, this.contract.injection.scale),
+      // What is added gets its length in the graph, from the state that it is added to.
+      vector: scaleToNorm(vector, kind === "replace" ? scale : null),
+      after: this.injectedAfter,
     };
   }
 

@@ -67,6 +67,11 @@ export class Tensor {
     return this.owner.device;
   }
 
+  /** The same memory without a gradient: a parameter that is not trained. */
+  frozen(): Tensor {
+    return new Tensor(this.owner, this.#handle, this.shape, this.dtype, this.name);
+  }
+
   /** Number of elements. */
   get size(): number {
     return sizeOf(this.shape);

@@ -19,6 +19,7 @@ interface SchemaNode {
   readonly properties?: Readonly<Record<string, SchemaNode>>;
   readonly anyOf?: readonly SchemaNode[];
   readonly enum?: readonly unknown[];
+  readonly items?: SchemaNode;
   readonly minimum?: number;
   readonly maximum?: number;
   readonly exclusiveMinimum?: number;
@@ -41,6 +42,9 @@ const SYNONYMS: Readonly<Record<string, string>> = {
   group_size: "rl.group",
   kl_loss_coef: "rl.kl_coef",
   layer_index: "layer",
+  lora_alpha: "lora.alpha",
+  lora_r: "lora.rank",
+  lora_rank: "lora.rank",
   learning_rate: "rl.lr_verbalizer",
   max_completion_length: "rl.max_new_tokens",
   max_grad_norm: "rl.clip",
@@ -50,6 +54,7 @@ const SYNONYMS: Readonly<Record<string, string>> = {
   positions_per_doc: "positions.per_document",
   rollout_batch_size: "rl.prompts",
   text_column: "corpus.field",
+  use_rslora: "lora.rslora",
 };
 
 function bounds({ minimum, maximum, exclusiveMinimum }: SchemaNode): string {
@@ -63,6 +68,7 @@ function bounds({ minimum, maximum, exclusiveMinimum }: SchemaNode): string {
 
 function typeInWords(node: SchemaNode): string {
   if (node.anyOf) return node.anyOf.map(typeInWords).join(" or ");
+  if (node.items) return `list of ${typeInWords(node.items)}`;
   if (node.enum) return node.enum.join(" or ");
   if (node.properties) return "section";
   const { type } = node;

@@ -3,6 +3,7 @@
 // It checks shapes and the few rules between keys. It knows nothing of files: whether the corpus exists or the layer is
 // in the model is found out by the stage that opens them. Names are those of the field (GRPO papers, TRL, verl).
 import { z } from "zod";
+import { LORA_TARGETS } from "../model/index.js";
 
 /** Targets that ship inside the package and are named, not pathed. */
 export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K"];
@@ -138,6 +139,27 @@ export const configSchema = z
         "L2 norm",
       ),
     }).prefault({}),
+    lora: section(
+      "Low-rank adapters: the target's matrices stay as they are while small ones beside them are trained, through all stages, and are merged into them at the end of the run.",
+      {
+        rank: key(
+          count(0).default(0),
+          "Rank of the adapters of verbalizer and reconstructor. 0: none, every parameter is trained.",
+        ),
+        alpha: key(
+          z.number().positive().default(16),
+          "What the adapters add is scaled by alpha / rank, or alpha / √rank with `rslora`.",
+        ),
+        rslora: key(z.boolean().default(false), "Divide alpha by √rank instead of rank."),
+        target_modules: key(
+          z
+            .array(z.enum(LORA_TARGETS))
+            .min(1)
+            .default([...LORA_TARGETS]),
+          "The linear maps of each block that get one, by peft's names. All of them by default.",
+        ),
+      },
+    ).prefault({}),
     reconstructor: sft("reconstructor", "Warm start of the reconstructor (AR-SFT).", 1e-4).prefault({}),
     verbalizer: sft("verbalizer", "Warm start of the verbalizer (AV-SFT).", 5e-5).prefault({}),
     rl: section("Reinforcement learning: GRPO for the verbalizer, regression for the reconstructor.", {

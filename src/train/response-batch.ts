@@ -70,7 +70,9 @@ export function declareResponses(g: Graph, verbalizer: Verbalizer, like: Respons
   const declared = declareBatch(g, like.batch);
   const vectors = g.input("injected", [rows, model.config.dim]);
   const at = g.input("injectedAt", [rows], "i32");
-  const { blocks } = forward(g, model, declared, { inject: { vectors, at } });
+  const { blocks } = forward(g, model, declared, {
+    inject: { vectors, at, after: verbalizer.injectedAfter },
+  });
   const before = g.input("before", [rows * like.slots], "i32");
   const states = ops.gatherRows(g, blocks.at(-1) as Tensor, before);
   const targets = g.input("targets", [rows * like.slots], "i32");

@@ -16,7 +16,7 @@ import { loadNla } from "../nla/read.js";
 import { chooseMarker, startReconstructor, startVerbalizer } from "../nla/start.js";
 import { loadTarget, targetDirectory } from "../nla/target.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
-import { checkLayer, loadConfig as loadModelConfig, threadsFor } from "../model/index.js";
+import { checkLayer, loadConfig as loadModelConfig, Lora, threadsFor } from "../model/index.js";
 import { Device } from "../tensor/index.js";
 import { corpusName } from "./config.js";
 import { configHash } from "./config.js";
@@ -72,6 +72,8 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
     await using verbalizer = await currentVerbalizer(context, contract, "rl");
     await using reconstructor = await currentReconstructor(context, contract, "rl");
     if (config.rl.steps > 0) await reinforce(context, verbalizer.model, reconstructor.model, facts.baselines);
+    await verbalizer.model.model.merge();
+    await reconstructor.model.model.merge();
     await saveVerbalizer(
       await stage.output(RUN_LAYOUT.verbalizer),
       verbalizer.model,
@@ -178,8 +180,11 @@ async function currentVerbalizer(
   const { device, run, target, marker } = context;
   if (checkpoint)
     return held((await loadVerbalizer(path.join(checkpoint.directory, "verbalizer"), device)).model);
-  if (stage === "rl") return held((await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model);
-  return held(startVerbalizer(target.model, marker.tokenizer, contract));
+  const start =
+    stage === "rl"
+      ? (await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model
+      : startVerbalizer(target.model, marker.tokenizer, contract);
+  return held(withAdapter(context, start));
 }
 
 /** The reconstructor where a stage stands. */
@@ -192,9 +197,23 @@ async function currentReconstructor(
   const { device, run, target } = context;
   if (checkpoint)
     return held((await loadReconstructor(path.join(checkpoint.directory, "reconstructor"), device)).model);
-  if (stage === "rl")
-    return held((await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device)).model);
-  return held(startReconstructor(target.model, target.tokenizer, contract));
+  const start =
+    stage === "rl"
+      ? (await loadReconstructor(run.path(RUN_LAYOUT.warmReconstructor), device)).model
+      : startReconstructor(target.model, target.tokenizer, contract);
+  return held(withAdapter(context, start));
+}
+
+/**
+ * The same with an adapter, where the config asks for one: a fresh one, or that of the warm start, which reinforcement learning
+ * goes on with (a fresh one on the merged warm start is reported to end lower). The run ends by merging it.
+ */
+function withAdapter<T extends Verbalizer | Reconstructor>({ config, device }: RunContext, of: T): T {
+  const { rank, alpha, rslora, target_modules: targets } = config.lora;
+  if (rank === 0 || of.model.lora) return of;
+  const settings = { rank, alpha, rsLora: rslora, targets };
+  of.model.attach(new Lora(device, of.model.config, settings, { seed: config.seed }));
+  return of;
 }
 
 async function trainReconstructor(context: RunContext, reconstructor: Reconstructor): Promise<void> {

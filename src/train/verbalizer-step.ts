@@ -128,7 +128,7 @@ export function labelTrainer(
 ): Trainer<ResponseBatch<LabelRow>> {
   return new Trainer<ResponseBatch<LabelRow>>({
     device: verbalizer.model.device,
-    parameters: verbalizer.model.parameters.tensors,
+    parameters: verbalizer.model.trainable,
     optimizer,
     compute,
     build: (g, micro) => labelLoss(g, verbalizer, micro),
@@ -145,7 +145,7 @@ export function policyTrainer(
 ): Trainer<ResponseBatch<RolloutRow>> {
   return new Trainer<ResponseBatch<RolloutRow>>({
     device: verbalizer.model.device,
-    parameters: verbalizer.model.parameters.tensors,
+    parameters: verbalizer.model.trainable,
     optimizer,
     compute,
     build: (g, micro) => policyLoss(g, verbalizer, micro, settings),
