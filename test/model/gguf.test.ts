@@ -31,15 +31,15 @@ describe.skipIf(!there)("a Llama in GGUF", () => {
     ? (JSON.parse(readFileSync(path.join(GOLDEN, "golden.json"), "utf8")) as { sequences: number[][] })
     : { sequences: [] };
 
-  // In the stored type, ggml rounds activations too: the README of the golden folder says how far that moves them.
+  // In the stored type, ggml rounds activations too: golden.json states how far rounding moves the logits (q8_0 4.96e-2).
   test.each([
     ["f16", "f32", true, 1e-5],
     ["f16", "f32", false, 1e-5],
     ["q8_0", "f32", true, 1e-5],
     ["q8_0", "f32", false, 1e-5],
     ["f16", "stored", true, 2e-3],
-    ["q8_0", "stored", false, 3e-2],
-    ["q8_0", "stored", true, 3e-2],
+    ["q8_0", "stored", false, 4.96e-2],
+    ["q8_0", "stored", true, 4.96e-2],
   ] as const)("%s held as %s, native kernels %s", async (type, holding, kernels, bound) => {
     const file = path.join(GOLDEN, `model-${type}.gguf`);
     using device = Device.open({ threads: 1, kernels });
