@@ -91,10 +91,7 @@ function small(quants: number, high: number | null, zero: number, minimum: boole
 function sixBits(q: Uint8Array, at: number, j: number): [number, number] {
   const byte = (i: number) => q[at + i] as number;
   if (j < 4) return [byte(j) & 63, byte(j + 4) & 63];
-  return [
-    (byte(j + 4) & 15) | ((byte(j - 4) >> 6) << 4),
-    (byte(j + 4) >> 4) | ((byte(j) >> 6) << 4),
-  ];
+  return [(byte(j + 4) & 15) | ((byte(j - 4) >> 6) << 4), (byte(j + 4) >> 4) | ((byte(j) >> 6) << 4)];
 }
 
 /** q4_K and q5_K: eight groups of 32, two of them in each 32 bytes; q5_K's fifth bits stand in 32 bytes before. */

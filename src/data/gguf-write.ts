@@ -118,7 +118,12 @@ export async function writeGguf(
     );
     const whole = (shape.at(-1) ?? 0) % GGUF_TYPES[dtype].values === 0;
     if (data.byteLength !== wanted || !whole) {
-      throw refused(path, "size", `${data.byteLength} bytes for ${name}`, `${wanted} bytes of ${dtype} [${shape.join(", ")}]`);
+      throw refused(
+        path,
+        "size",
+        `${data.byteLength} bytes for ${name}`,
+        `${wanted} bytes of ${dtype} [${shape.join(", ")}]`,
+      );
     }
     if (seen.has(name)) throw refused(path, "duplicate-name", `the tensor "${name}" twice`, "each name once");
     seen.add(name);

@@ -112,7 +112,12 @@ async function readExactly(file: FileHandle, into: Uint8Array, from: number, pat
     const want = Math.min(into.byteLength - done, 2 ** 30);
     const { bytesRead } = await file.read(into, done, want, from + done);
     if (bytesRead === 0) {
-      throw error(path, "truncated", `the file ends at byte ${from + done}`, `${from + into.byteLength} bytes`);
+      throw error(
+        path,
+        "truncated",
+        `the file ends at byte ${from + done}`,
+        `${from + into.byteLength} bytes`,
+      );
     }
     done += bytesRead;
   }
@@ -130,7 +135,13 @@ async function readHeader(file: FileHandle, path: string, size: number): Promise
     } catch (thrown) {
       if (!(thrown instanceof NeedsMore)) throw thrown;
       if (length >= MAX_HEADER_BYTES) {
-        throw error(path, "header", `over ${length} bytes`, `a header of at most ${MAX_HEADER_BYTES} bytes`, thrown);
+        throw error(
+          path,
+          "header",
+          `over ${length} bytes`,
+          `a header of at most ${MAX_HEADER_BYTES} bytes`,
+          thrown,
+        );
       }
     }
   }
@@ -154,7 +165,12 @@ class Reader {
   take(count: number): number {
     const from = this.at;
     if (from + count > this.size) {
-      throw error(this.path, "truncated", `${this.size} bytes`, `${count} more at byte ${from} of the header`);
+      throw error(
+        this.path,
+        "truncated",
+        `${this.size} bytes`,
+        `${count} more at byte ${from} of the header`,
+      );
     }
     if (from + count > this.bytes.byteLength) throw new NeedsMore();
     this.at += count;
@@ -174,7 +190,12 @@ class Reader {
     const stated = this.u64();
     const room = Math.floor((this.size - this.at) / least);
     if (stated > BigInt(Math.min(room, most))) {
-      throw error(this.path, "header", `${stated} ${what} at byte ${this.at - 8}`, `at most ${Math.min(room, most)}`);
+      throw error(
+        this.path,
+        "header",
+        `${stated} ${what} at byte ${this.at - 8}`,
+        `at most ${Math.min(room, most)}`,
+      );
     }
     return Number(stated);
   }
@@ -259,7 +280,12 @@ function parseHeader(reader: Reader): Header {
   const version = reader.u32();
   if (version !== 2 && version !== 3) {
     const swapped = version === 0x02000000 || version === 0x03000000;
-    throw error(path, "version", swapped ? "a big-endian file" : `version ${version}`, "version 2 or 3, little-endian");
+    throw error(
+      path,
+      "version",
+      swapped ? "a big-endian file" : `version ${version}`,
+      "version 2 or 3, little-endian",
+    );
   }
   const tensorCount = reader.count("tensors", 24, MAX_TENSORS);
   const keyCount = reader.count("keys", 13, MAX_KEYS);
@@ -288,7 +314,12 @@ function tensorInfo(reader: Reader, alignment: number): GgufTensor {
   const extents = Array.from({ length: rank }, () => reader.u64());
   const size = extents.reduce((product, n) => product * n, 1n);
   if (size < 1n || size > 2n ** 48n) {
-    throw error(subject, "shape", `the extents ${extents.join(", ")}`, "positive ones of at most 2^48 values");
+    throw error(
+      subject,
+      "shape",
+      `the extents ${extents.join(", ")}`,
+      "positive ones of at most 2^48 values",
+    );
   }
   const id = reader.u32();
   const dtype = dtypeOfId(id);
@@ -319,7 +350,8 @@ function placed(
   let end = 0;
   for (const tensor of [...stated].sort((a, b) => a.begin - b.begin)) {
     const { name, begin, byteLength } = tensor;
-    if (tensors.has(name)) throw error(path, "duplicate-name", `the tensor "${name}" twice`, "each name once");
+    if (tensors.has(name))
+      throw error(path, "duplicate-name", `the tensor "${name}" twice`, "each name once");
     const wanted = Math.ceil(end / alignment) * alignment;
     if (begin !== wanted) throw error(`${path}: ${name}`, "offsets", `offset ${begin}`, `offset ${wanted}`);
     end = begin + byteLength;
@@ -341,7 +373,9 @@ function error(subject: string, what: string, found: string, wanted: string, cau
     found,
     wanted,
     next:
-      what === "type" ? "Convert the model to one of these types." : "Is the download complete? Fetch the file again.",
+      what === "type"
+        ? "Convert the model to one of these types."
+        : "Is the download complete? Fetch the file again.",
     ...(cause === undefined ? {} : { cause }),
   });
 }

@@ -13,7 +13,14 @@ const READ = 1; // PROT_READ
 const PRIVATE = 2; // MAP_PRIVATE, the same number on Linux and macOS
 
 interface System {
-  readonly mmap: (at: null, bytes: number, access: number, flags: number, file: number, from: number) => Pointer;
+  readonly mmap: (
+    at: null,
+    bytes: number,
+    access: number,
+    flags: number,
+    file: number,
+    from: number,
+  ) => Pointer;
   readonly munmap: (at: Pointer, bytes: number) => number;
 }
 

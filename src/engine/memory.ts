@@ -21,10 +21,18 @@ export interface NativeSpec {
 }
 
 /** Whether a tensor can lie where it does in a mapped file: the processor must reach it, and elements must be aligned. */
-export function canMap(device: Device, file: FileMapping, offset: number, extent: Extent, dtype: Dtype): boolean {
+export function canMap(
+  device: Device,
+  file: FileMapping,
+  offset: number,
+  extent: Extent,
+  dtype: Dtype,
+): boolean {
   if (device.info.kind !== "cpu") return false; // a device's own memory is elsewhere
   const aligned = offset % (dtype === "f32" ? 4 : 2) === 0; // blocks begin with a 16-bit scale; kernels load unaligned rows
-  return aligned && Number.isSafeInteger(offset) && offset >= 0 && offset + bytesOf(extent, dtype) <= file.bytes;
+  return (
+    aligned && Number.isSafeInteger(offset) && offset >= 0 && offset + bytesOf(extent, dtype) <= file.bytes
+  );
 }
 
 /**

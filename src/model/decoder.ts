@@ -45,7 +45,9 @@ export class Decoder implements Weights, Disposable {
     this.config = config;
     this.parts = parts;
     const shapes = parameterShapes(config, parts);
-    const specs = [...shapes].map(([name, shape]) => [name, held.specs.get(name) ?? { shape, parameter: true }] as const);
+    const specs = [...shapes].map(
+      ([name, shape]) => [name, held.specs.get(name) ?? { shape, parameter: true }] as const,
+    );
     this.parameters = new Arena(device, "weights", Object.fromEntries(specs));
     if (source) for (const [name, shape] of shapes) this.parameters.get(name).write(source(name, shape));
 
@@ -103,7 +105,9 @@ export class Decoder implements Weights, Disposable {
    * Call it again when the parameters have changed, and {@link Decoder.dropHalf} before training.
    */
   makeHalf(): void {
-    const matrices = [...this.parameters.tensors].filter(([, { shape, dtype }]) => shape.length === 2 && dtype === "f32");
+    const matrices = [...this.parameters.tensors].filter(
+      ([, { shape, dtype }]) => shape.length === 2 && dtype === "f32",
+    );
     const specs = matrices.map(([name, { shape }]) => [name, { shape, dtype: "bf16" }] as const);
     this.#half ??= new Arena(this.device, "bf16 weights", Object.fromEntries(specs));
     for (const [name, tensor] of matrices) this.#half.get(name).write(f32ToBf16(tensor.readF32()));

@@ -151,7 +151,11 @@ class Keys {
     const name = `${this.architecture}.${key}`;
     const value = this.file.metadata.get(name);
     const found =
-      value === undefined ? "no such key" : Array.isArray(value) ? `${value.length} values` : String(value).slice(0, 60);
+      value === undefined
+        ? "no such key"
+        : Array.isArray(value)
+          ? `${value.length} values`
+          : String(value).slice(0, 60);
     return new NlaError({
       code: "gguf.key",
       subject: `${this.file.path}: ${name}`,
@@ -163,9 +167,19 @@ class Keys {
 }
 
 /** Llama 3's rope scaling from the factors that a file has instead: factors of these settings, or none. */
-export function llama3Scaling(config: DecoderConfig, factors: Float32Array): Record<string, unknown> | null {
+export function llama3Scaling(
+  config: DecoderConfig,
+  factors: Float32Array,
+  originalLength: number,
+): Record<string, unknown> | null {
   const factor = factors.at(-1) ?? 0;
-  const scaling = { kind: "llama3", factor, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalLength: 8192 } as const;
+  const scaling = {
+    kind: "llama3",
+    factor,
+    lowFrequencyFactor: 1,
+    highFrequencyFactor: 4,
+    originalLength,
+  } as const;
   const theta = config.rope[0]?.theta ?? 10_000;
   const wanted = factor > 0 ? frequencyDivisors({ theta, scaling }, config.headDim) : null;
   if (!wanted || wanted.length !== factors.length) return null;
@@ -176,7 +190,7 @@ export function llama3Scaling(config: DecoderConfig, factors: Float32Array): Rec
     factor,
     low_freq_factor: 1,
     high_freq_factor: 4,
-    original_max_position_embeddings: 8192,
+    original_max_position_embeddings: originalLength,
   };
 }
 

@@ -7,7 +7,14 @@ import { NlaError } from "../error.js";
 import { isBlockDtype, quantizeRows } from "../tensor/index.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { Decoder } from "./decoder.js";
-import { architectureOf, ggufName, holdsOnePlus, interleavedHeads, reorderRows, ROPE_FACTORS } from "./gguf-config.js";
+import {
+  architectureOf,
+  ggufName,
+  holdsOnePlus,
+  interleavedHeads,
+  reorderRows,
+  ROPE_FACTORS,
+} from "./gguf-config.js";
 import { frequencyDivisors } from "./rope-scaling.js";
 import { heldAs } from "./storage.js";
 import type { Holding } from "./storage.js";
@@ -29,11 +36,14 @@ export async function saveGguf(
 ): Promise<void> {
   const { config } = model;
   const tensors: GgufTensorToWrite[] = [];
-  const factors = config.rope[0]?.scaling?.kind === "llama3" ? frequencyDivisors(config.rope[0], config.headDim) : null;
+  const factors =
+    config.rope[0]?.scaling?.kind === "llama3" ? frequencyDivisors(config.rope[0], config.headDim) : null;
   if (factors) {
     tensors.push({ name: ROPE_FACTORS, dtype: "F32", shape: [factors.length], data: bytesOf(factors) });
   }
-  for (const [name, { shape, ...tensor }] of [...model.parameters.tensors].map(([name, t]) => [name, { shape: t.shape, values: t.readF32() }] as const)) {
+  for (const [name, { shape, ...tensor }] of [...model.parameters.tensors].map(
+    ([name, t]) => [name, { shape: t.shape, values: t.readF32() }] as const,
+  )) {
     let { values } = tensor;
     if (holdsOnePlus(name, config)) values = values.map((value) => value + 1);
     const dtype = heldAs(holding, name, shape, config, "f32");
@@ -62,9 +72,25 @@ function fieldsOf(config: DecoderConfig): Map<string, GgufField> {
   }
   const window = config.windows.find((each) => each !== null) ?? null;
   if (window !== null && architecture === "llama") {
-    throw refused("gguf.architecture", `a window of ${window}`, "a model without windows: llama.cpp's llama has none");
+    throw refused(
+      "gguf.architecture",
+      `a window of ${window}`,
+      "a model without windows: llama.cpp's llama has none",
+    );
   }
-  const fields = new Map<string, GgufField>([["general.architecture", { type: "string", value: architecture }]]);
+  // What llama.cpp has in its code instead of in the file.
+  const largest = config.layers === (architecture === "gemma2" ? 46 : 62);
+  const scale = (config.postNorms && largest ? config.dim / config.heads : config.headDim) ** -0.5;
+  if (Math.abs(config.attentionScale - scale) > 1e-6 * scale) {
+    throw refused("gguf.scale", `attention scaled by ${config.attentionScale}`, `${scale}, llama.cpp's own`);
+  }
+  const period = architecture === "gemma2" ? 2 : 6;
+  if (config.postNorms && config.windows.some((each, k) => (each === null) !== (k % period === period - 1))) {
+    throw refused("gguf.windows", "windows in other blocks", `a whole view in every ${period}th block only`);
+  }
+  const fields = new Map<string, GgufField>([
+    ["general.architecture", { type: "string", value: architecture }],
+  ]);
   const u32 = (key: string, value: number) => fields.set(`${architecture}.${key}`, { type: "u32", value });
   const f32 = (key: string, value: number) => fields.set(`${architecture}.${key}`, { type: "f32", value });
   u32("context_length", config.contextLength);
@@ -84,6 +110,12 @@ function fieldsOf(config: DecoderConfig): Map<string, GgufField> {
   if (config.attentionSoftcap !== null) f32("attn_logit_softcapping", config.attentionSoftcap);
   if (config.logitSoftcap !== null) f32("final_logit_softcapping", config.logitSoftcap);
   const scaling = full?.scaling ?? null;
+  if (scaling?.kind === "llama3") {
+    if (scaling.lowFrequencyFactor !== 1 || scaling.highFrequencyFactor !== 4) {
+      throw refused("gguf.rope", "llama3 scaling of other factors", "low 1 and high 4");
+    }
+    u32("rope.scaling.original_context_length", scaling.originalLength);
+  }
   if (scaling?.kind === "linear" || scaling?.kind === "yarn") {
     fields.set(`${architecture}.rope.scaling.type`, { type: "string", value: scaling.kind });
     f32("rope.scaling.factor", scaling.factor);
@@ -93,5 +125,11 @@ function fieldsOf(config: DecoderConfig): Map<string, GgufField> {
 }
 
 function refused(code: string, found: string, wanted: string): NlaError {
-  return new NlaError({ code, subject: "a GGUF file", found, wanted, next: "Save the model as safetensors." });
+  return new NlaError({
+    code,
+    subject: "a GGUF file",
+    found,
+    wanted,
+    next: "Save the model as safetensors.",
+  });
 }

@@ -32,7 +32,9 @@ export async function placeDecoder(
       const dtype = heldAs(holding, name, shape, config, stored);
       // f32 to train is copied: an optimizer writes there. Vectors are, too: they are small, and some change.
       const mapped =
-        holding === "stored" && shape.length > 1 && place ? mappedAt(device, mappings, place, shape, dtype) : null;
+        holding === "stored" && shape.length > 1 && place
+          ? mappedAt(device, mappings, place, shape, dtype)
+          : null;
       const trainable = holding === "f32";
       specs.set(name, { shape, dtype, parameter: trainable, ...(mapped ? { mapped } : {}) });
     }
@@ -72,7 +74,9 @@ function mappedAt(
 async function valuesOf(source: WeightSource, name: string, shape: Shape, dtype: Dtype): Promise<HostArray> {
   if (dtype !== "f32" && source.stored(name).dtype === dtype) {
     const bytes = await source.bytes(name);
-    return isBlockDtype(dtype) ? bytes : new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+    return isBlockDtype(dtype)
+      ? bytes
+      : new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
   }
   const values = await source.f32(name);
   checkFinite(source.path, name, values);

@@ -96,13 +96,16 @@ export async function openGgufWeights(path: string, parts: Parts): Promise<Weigh
 async function configWithRope(file: GgufFile): Promise<DecoderConfig> {
   const config = ggufConfig(file);
   if (!file.tensors.has(ROPE_FACTORS)) return config;
-  const scaling = llama3Scaling(config, await file.readF32(ROPE_FACTORS));
+  const original = file.metadata.get("llama.rope.scaling.original_context_length");
+  // Converters leave it out: every released Llama 3 has 8,192.
+  const length = typeof original === "number" ? original : 8192;
+  const scaling = llama3Scaling(config, await file.readF32(ROPE_FACTORS), length);
   if (scaling) return parseConfig({ ...config.json, rope_scaling: scaling }, file.path);
   throw new NlaError({
     code: "gguf.key",
     subject: `${file.path}: ${ROPE_FACTORS}`,
     found: "rope factors that are not those of Llama 3.1 to 3.3",
-    wanted: "low 1, high 4, original length 8192, and any factor",
+    wanted: `low 1, high 4, original length ${length}, and any factor`,
     next: "Load the model's safetensors folder: its config.json states the scaling.",
   });
 }
@@ -121,7 +124,11 @@ function checkTensors(file: GgufFile, config: DecoderConfig, parts: Parts): void
   }
   const extra = [...file.tensors.keys()].find((name) => !wanted.has(name) && name !== ROPE_FACTORS);
   if (extra !== undefined) {
-    throw mismatch(`${file.path}, tensor ${extra}`, "a tensor that the metadata does not account for", "none");
+    throw mismatch(
+      `${file.path}, tensor ${extra}`,
+      "a tensor that the metadata does not account for",
+      "none",
+    );
   }
 }
 

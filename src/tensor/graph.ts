@@ -5,7 +5,15 @@
 import { bytesOf, NativeGraph, requireRoom } from "../engine/index.js";
 import type { Device, Dtype, Handle, KernelName, KernelSettings, OpName } from "../engine/index.js";
 import { NlaError } from "../error.js";
-import { extentOf, formatShape, requireBlocks, requireDtypeName, sameShape, shapeError, sizeOf } from "./shape.js";
+import {
+  extentOf,
+  formatShape,
+  requireBlocks,
+  requireDtypeName,
+  sameShape,
+  shapeError,
+  sizeOf,
+} from "./shape.js";
 import type { Shape } from "./shape.js";
 import { GraphInputs } from "./inputs.js";
 import { requireOwner, Tensor } from "./tensor.js";

@@ -11,6 +11,15 @@ export { formatShape, shapeError, sizeOf } from "./shape.js";
 export type { Shape } from "./shape.js";
 export { Tensor } from "./tensor.js";
 export type { HostArray } from "./tensor.js";
-export { BLOCKS, BYTES, canMap, Device, isBlockDtype, listDevices, mapFile, quantizeRows } from "../engine/index.js";
+export {
+  BLOCKS,
+  BYTES,
+  canMap,
+  Device,
+  isBlockDtype,
+  listDevices,
+  mapFile,
+  quantizeRows,
+} from "../engine/index.js";
 export { extentOf } from "./shape.js";
 export type { BlockDtype, DeviceInfo, Dtype, FileMapping } from "../engine/index.js";

@@ -8,7 +8,9 @@ const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+
 const REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 /** How words are cut before byte-level BPE, by GGUF's name; null: GPT-2's own rule. */
-const CUTS: Readonly<Record<string, { readonly pattern: string | null; readonly nfc?: true; readonly bos?: true }>> = {
+const CUTS: Readonly<
+  Record<string, { readonly pattern: string | null; readonly nfc?: true; readonly bos?: true }>
+> = {
   default: { pattern: null },
   "gpt-2": { pattern: null },
   qwen2: { pattern: `${CONTRACTIONS}\\p{N}${REST}`, nfc: true },
@@ -41,11 +43,15 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
     });
   const tokens = get("tokens");
   if (!Array.isArray(tokens) || tokens.length === 0 || !tokens.every((each) => typeof each === "string")) {
-    throw fail(tokens === undefined ? "no tokenizer.ggml.tokens" : "tokens that are not all texts", "a list of texts");
+    throw fail(
+      tokens === undefined ? "no tokenizer.ggml.tokens" : "tokens that are not all texts",
+      "a list of texts",
+    );
   }
   const vocabulary = new Map<string, number>();
   tokens.forEach((token: string, id) => vocabulary.has(token) || vocabulary.set(token, id));
-  if (vocabulary.size !== tokens.length) throw fail("a token twice in tokenizer.ggml.tokens", "each token once");
+  if (vocabulary.size !== tokens.length)
+    throw fail("a token twice in tokenizer.ggml.tokens", "each token once");
   const types = numbers(get("token_type"), tokens.length) ?? tokens.map(() => 1);
   const kind = get("model");
   const id = (name: string) => {
@@ -55,7 +61,9 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
   const added = tokens.flatMap((content: string, at) => {
     const special = types[at] === CONTROL || types[at] === UNKNOWN;
     if (!special && types[at] !== USER_DEFINED) return [];
-    return [{ id: at, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
+    return [
+      { id: at, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special },
+    ];
   });
   let model: Record<string, unknown>;
   let rules: Record<string, unknown>;
@@ -63,18 +71,32 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
   if (kind === "llama") {
     const scores = numbers(get("scores"), tokens.length);
     if (!scores) throw fail("no score for every token", "tokenizer.ggml.scores, one number for each token");
-    model = { byte_fallback: true, fuse_unk: true, unk_token: id("unknown") ?? null, merges: mergesOf(vocabulary, scores) };
+    model = {
+      byte_fallback: true,
+      fuse_unk: true,
+      unk_token: id("unknown") ?? null,
+      merges: mergesOf(vocabulary, scores),
+    };
     rules = spaced(get("add_space_prefix") !== false);
     addBos = get("add_bos_token") !== false;
   } else if (kind === "gpt2") {
     const name = get("pre") ?? "default";
     const cut = typeof name === "string" && Object.hasOwn(CUTS, name) ? CUTS[name] : undefined;
-    if (!cut) throw fail(`the pre-tokenizer ${JSON.stringify(name)}`, `one of ${Object.keys(CUTS).join(", ")}`);
+    if (!cut)
+      throw fail(`the pre-tokenizer ${JSON.stringify(name)}`, `one of ${Object.keys(CUTS).join(", ")}`);
     const merges = get("merges");
-    if (!Array.isArray(merges) || !merges.every((each) => typeof each === "string" && /^\S+ \S+$/u.test(each))) {
+    if (
+      !Array.isArray(merges) ||
+      !merges.every((each) => typeof each === "string" && /^\S+ \S+$/u.test(each))
+    ) {
       throw fail("no list of merges", "tokenizer.ggml.merges, two tokens each with a blank between");
     }
-    model = { byte_fallback: false, fuse_unk: false, unk_token: null, merges: merges.map((each: string) => each.split(" ")) };
+    model = {
+      byte_fallback: false,
+      fuse_unk: false,
+      unk_token: null,
+      merges: merges.map((each: string) => each.split(" ")),
+    };
     model.ignore_merges = cut.bos === true;
     rules = byteLevel(cut.pattern, cut.nfc === true);
     addBos = typeof get("add_bos_token") === "boolean" ? get("add_bos_token") === true : cut.bos === true;
@@ -86,7 +108,12 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
     clean_up_tokenization_spaces: false,
     tokenizer_class: "PreTrainedTokenizerFast",
   };
-  for (const [field, name] of [["bos_token", "bos"], ["eos_token", "eos"], ["unk_token", "unknown"], ["pad_token", "padding"]] as const) {
+  for (const [field, name] of [
+    ["bos_token", "bos"],
+    ["eos_token", "eos"],
+    ["unk_token", "unknown"],
+    ["pad_token", "padding"],
+  ] as const) {
     const content = id(name);
     if (content !== undefined) config[field] = content;
   }
@@ -100,7 +127,10 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
       padding: null,
       added_tokens: added,
       ...rules,
-      post_processor: addBos && bos !== undefined ? beginning(bos, vocabulary.get(bos) as number) : rules.post_processor ?? null,
+      post_processor:
+        addBos && bos !== undefined
+          ? beginning(bos, vocabulary.get(bos) as number)
+          : (rules.post_processor ?? null),
       model: {
         type: "BPE",
         dropout: null,
@@ -123,7 +153,11 @@ function numbers(value: unknown, length: number): number[] | null {
 
 /** SentencePiece's BPE merges what gives the best-scored token: so merges are all pairs that give one, by its score. */
 function mergesOf(vocabulary: ReadonlyMap<string, number>, scores: readonly number[]): [string, string][] {
-  const found: { readonly pair: [string, string]; readonly score: number; readonly ids: readonly [number, number] }[] = [];
+  const found: {
+    readonly pair: [string, string];
+    readonly score: number;
+    readonly ids: readonly [number, number];
+  }[] = [];
   for (const [token, at] of vocabulary) {
     const letters = [...token];
     for (let cut = 1; cut < letters.length; cut++) {
@@ -140,7 +174,11 @@ function mergesOf(vocabulary: ReadonlyMap<string, number>, scores: readonly numb
 /** Blanks as U+2581, one put before the text or not. */
 function spaced(prefix: boolean): Record<string, unknown> {
   const replace = { type: "Replace", pattern: { String: " " }, content: SPACE };
-  const back = [{ type: "Replace", pattern: { String: SPACE }, content: " " }, { type: "ByteFallback" }, { type: "Fuse" }];
+  const back = [
+    { type: "Replace", pattern: { String: SPACE }, content: " " },
+    { type: "ByteFallback" },
+    { type: "Fuse" },
+  ];
   const strip = { type: "Strip", content: " ", start: 1, stop: 0 };
   return {
     normalizer: prefix
@@ -152,7 +190,12 @@ function spaced(prefix: boolean): Record<string, unknown> {
 }
 
 function byteLevel(pattern: string | null, nfc: boolean): Record<string, unknown> {
-  const bytes = { type: "ByteLevel", add_prefix_space: false, trim_offsets: false, use_regex: pattern === null };
+  const bytes = {
+    type: "ByteLevel",
+    add_prefix_space: false,
+    trim_offsets: false,
+    use_regex: pattern === null,
+  };
   return {
     normalizer: nfc ? { type: "NFC" } : null,
     pre_tokenizer:
@@ -160,7 +203,10 @@ function byteLevel(pattern: string | null, nfc: boolean): Record<string, unknown
         ? bytes
         : {
             type: "Sequence",
-            pretokenizers: [{ type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false }, bytes],
+            pretokenizers: [
+              { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false },
+              bytes,
+            ],
           },
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
     post_processor: null,
