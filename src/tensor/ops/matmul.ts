@@ -33,6 +33,7 @@ export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = 
   requireDtype("matmul", "f32", a);
   const rows = a.shape.at(transposeA ? -1 : -2) as number;
   if (isHeld(b)) {
+    if (b.requiresGrad) requireDtype("matmul", "f32", b); // frozen: the f32 made of it passes no gradient on
     if (!transposeA && transposeB && !unpacksFor(g, rows)) return heldRows(g, a, b, compute);
     return matmul(g, a, unpacked(g, b), options);
   }
