@@ -38,6 +38,7 @@ const json = {
   rope_theta: 10000,
 };
 const [PROMPT, NEW] = [60, 80];
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 const folder = mkdtempSync(path.join(tmpdir(), "against-llama-"));
 try {
   const device = Device.open({ threads });
@@ -49,7 +50,6 @@ try {
   }
   const model = await loadDecoder(file, device, {}, "stored");
   const ids = Array.from({ length: PROMPT }, (_, i) => (i * 37 + 5) % 4096);
-  const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
   const ratios = [];
   for (let pair = 0; pair < pairs; pair++) {
     const ours = [];
