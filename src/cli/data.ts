@@ -25,9 +25,11 @@ import { loadTokenizer } from "../text/tokenizer.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { openProgress } from "../train/progress.js";
 import type { StageProgress } from "../train/progress.js";
+import type { Holding } from "../model/index.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry, CommandOption } from "./program.js";
+import { quantizeOption } from "./quantize.js";
 import { table } from "./table.js";
 
 const OUT: CommandOption = { flags: "--out <file>", description: "Parquet file to write", required: true };
@@ -120,6 +122,7 @@ interface ExtractFlags {
   readonly compute: "f32" | "bf16";
   readonly device: string;
   readonly threads?: number;
+  readonly quantize?: Holding;
   readonly out: string;
 }
 
@@ -156,6 +159,7 @@ const extract: CommandEntry = {
     { flags: "--compute <type>", description: "precision", choices: ["f32", "bf16"], default: "f32" },
     { flags: "--device <name>", description: "device, as `nla doctor` names it", default: "cpu" },
     whole("threads", "n", "CPU threads; by default all cores", 1),
+    quantizeOption,
     OUT,
   ],
   examples: [
@@ -170,7 +174,7 @@ const extract: CommandEntry = {
     const { perDocument, minPosition, maxLength, seed, length, name, field, threads } = flags;
     await folderFor(flags.out);
     using device = await deviceFor([targetDirectory(flags.model)], { threads, device: flags.device });
-    using target = await loadTarget(flags.model, device);
+    using target = await loadTarget(flags.model, device, flags.quantize);
     const progress = stageProgress("extract", length ?? null, context);
     const facts = await extractActivations({
       target,

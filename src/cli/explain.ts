@@ -5,11 +5,13 @@ import { loadNla, read } from "../nla/read.js";
 import type { Reading } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
+import type { Holding } from "../model/index.js";
 import { UsageError } from "./output.js";
 import { parsePositions, positionsIn } from "./positions.js";
 import type { PositionChoice } from "./positions.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
+import { quantizeOption } from "./quantize.js";
 import { ReadingPage } from "./reading-page.js";
 import { targetOf } from "./target-of.js";
 
@@ -85,6 +87,7 @@ export interface ExplainSettings {
   readonly maxNewTokens?: number;
   readonly seed?: number;
   readonly threads?: number;
+  readonly quantize?: Holding;
 }
 
 /** Reads a text and prints it as it goes, or as JSON at the end. */
@@ -96,6 +99,7 @@ export async function explainText(
     model,
     positions,
     threads,
+    quantize,
     temperature = 0,
     maxNewTokens = 200,
     seed = 0,
@@ -105,7 +109,7 @@ export async function explainText(
   const { stdout, json, signal } = context;
   using device = await deviceFor(verbalizerFolders(pair), { threads });
   using nla = await loadNla(pair, device, ar === undefined ? {} : { reconstructor: ar });
-  using target = await loadTarget(targetOf(model, nla.target), device);
+  using target = await loadTarget(targetOf(model, nla.target), device, quantize);
   const { length } = target.tokenizer.encode(text, { addSpecialTokens: true });
   const page = json ? null : new ReadingPage(context);
   const reading = await read(target, nla, text, {
@@ -157,6 +161,7 @@ export const explainCommand: CommandEntry = {
       description: "CPU threads; by default all cores",
       parse: wholeNumber("--threads", 1),
     },
+    quantizeOption,
   ],
   examples: [
     { command: 'nla explain "Once upon a time" --nla runs/quickstart', does: "every token" },

@@ -1,13 +1,15 @@
 // `nla forward`: token ids in, residual streams and logits out as a safetensors file; for comparing with other engines.
 import { mkdir, readFile } from "node:fs/promises";
 import path from "node:path";
+import { resourceUsage } from "node:process";
 import { messageOf } from "../error.js";
 import { writeSafetensors } from "../data/safetensors.js";
 import { loadDecoder, run } from "../model/index.js";
-import type { RunResult } from "../model/index.js";
+import type { Holding, RunResult } from "../model/index.js";
 import { storedTensor } from "../model/checkpoint.js";
 import { targetDirectory } from "../nla/target.js";
 import { deviceFor } from "./device-for.js";
+import { quantizeOption } from "./quantize.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
@@ -96,6 +98,7 @@ interface ForwardFlags {
   readonly logits?: boolean;
   readonly out: string;
   readonly threads?: number;
+  readonly quantize?: Holding;
 }
 
 /** The `forward` command. */
@@ -107,6 +110,7 @@ export const forwardCommand: CommandEntry = {
     { flags: "--ids <json>", description: "lists of token ids, or @FILE with them", required: true },
     { flags: "--out <file>", description: "the safetensors file to write, float32", required: true },
     { flags: "--capture <blocks>", description: "all, or block numbers such as 0,1,2", parse: parseCapture },
+    quantizeOption,
     { flags: "--logits", description: "also the logits of every token" },
     {
       flags: "--threads <n>",
@@ -125,9 +129,17 @@ export const forwardCommand: CommandEntry = {
       does: "the output of block 20",
     },
   ],
-  jsonHelp: "{model, lengths, tensors: [{name, shape}], out}",
+  jsonHelp: "{model, lengths, tensors: [{name, shape}], out, loadSeconds, peakBytes}",
   action: async (_, options, { stdout, json, signal }) => {
-    const { model: name, ids, capture, logits = false, out, threads } = options as unknown as ForwardFlags;
+    const {
+      model: name,
+      ids,
+      capture,
+      logits = false,
+      out,
+      threads,
+      quantize,
+    } = options as unknown as ForwardFlags;
     if (!capture && !logits) {
       throw new UsageError({
         code: "forward.nothing",
@@ -139,7 +151,9 @@ export const forwardCommand: CommandEntry = {
     }
     const sequences = await readIds(ids);
     using device = await deviceFor([targetDirectory(name)], { threads });
-    using model = await loadDecoder(targetDirectory(name), device);
+    const started = performance.now();
+    using model = await loadDecoder(targetDirectory(name), device, {}, quantize);
+    const loadSeconds = (performance.now() - started) / 1000;
     const { dim, vocabulary, layers } = model.config;
     const all = capture?.all ?? false;
     const result = await run(model, sequences, {
@@ -156,10 +170,11 @@ export const forwardCommand: CommandEntry = {
     await mkdir(path.dirname(path.resolve(out)), { recursive: true });
     await writeSafetensors(out, tensors);
     const shapes = tensors.map(({ name, shape }) => ({ name, shape }));
+    const peak = resourceUsage().maxRSS * 1024;
     stdout.write(
       json
-        ? `${JSON.stringify({ model: name, lengths: result.lengths, tensors: shapes, out })}\n`
-        : `${shapes.map(({ name, shape }) => `${name} [${shape.join(", ")}]`).join("\n")}\nwritten to ${out}\n`,
+        ? `${JSON.stringify({ model: name, lengths: result.lengths, tensors: shapes, out, loadSeconds, peakBytes: peak })}\n`
+        : `${shapes.map(({ name, shape }) => `${name} [${shape.join(", ")}]`).join("\n")}\nwritten to ${out}\nloaded in ${loadSeconds.toFixed(2)} s, peak memory ${(peak / 2 ** 20).toFixed(0)} MiB\n`,
     );
   },
 };

@@ -26,6 +26,9 @@ export interface TensorEntry {
   readonly dtype: StoredDtype;
   readonly shape: readonly number[];
   readonly byteLength: number;
+  /** The file that holds it, and where it begins there. */
+  readonly file: string;
+  readonly begin: number;
 }
 
 /** Tensors on disk, of one file or of all shards together. `entries` are in the order of the file (then of the shards). */
@@ -48,9 +51,7 @@ export interface TensorToWrite {
   readonly data: Uint8Array;
 }
 
-interface Located extends TensorEntry {
-  readonly begin: number; // from the start of the file
-}
+type Located = TensorEntry;
 
 /**
  * Opens one safetensors file and checks its whole header; the tensors' bytes are read on demand. Close it.
@@ -278,7 +279,7 @@ function checkEntry(name: string, raw: unknown, path: string, dataStart: number)
     const found = `${end - begin} bytes for ${dtype} [${shape.join(", ")}]`;
     throw headerError(subject, "size", found, `${byteLength} bytes`);
   }
-  return { name, dtype: dtype as StoredDtype, shape, byteLength, begin: dataStart + begin };
+  return { name, dtype: dtype as StoredDtype, shape, byteLength, file: path, begin: dataStart + begin };
 }
 
 /** Bytes of a dense tensor. Beyond 2^53 the product is inexact, but far larger than any offsets it is compared with. */

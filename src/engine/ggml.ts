@@ -121,6 +121,9 @@ const BASE_SIGNATURES = {
   ggml_custom_4d: "pillllpipip>p",
   ggml_custom_inplace: "pppipip>p",
   ggml_nbytes: "p>z",
+  ggml_backend_cpu_buffer_from_ptr: "pz>p",
+  ggml_backend_tensor_alloc: "ppp>i",
+  ggml_backend_buft_is_host: "p>b",
   ggml_new_graph_custom: "pzb>p",
   ggml_build_forward_expand: "pp>v",
   ggml_graph_n_nodes: "p>i",
@@ -178,6 +181,14 @@ export interface Ggml extends Functions<typeof BASE_SIGNATURES>, Functions<typeo
   readonly tensorGet: (tensor: Pointer, into: ArrayBufferView, offset: number, bytes: number) => void;
   /** Bytes that a device has, free and in all, as it says itself; a CPU may say 0. */
   readonly deviceMemory: (device: Pointer) => { free: number; total: number };
+  /** Quantizes rows of f32 into blocks; the caller has checked the sizes. Gives the bytes written. */
+  readonly quantize: (
+    type: number,
+    from: Float32Array,
+    into: Uint8Array,
+    rows: number,
+    width: number,
+  ) => number;
   /** Bytes that an allocator would take for a graph, without taking them. */
   readonly plannedBytes: (allocator: Pointer, graph: Pointer) => number;
   /** Fills ggml's default settings of a thread pool into memory; threadpool.ts knows their layout. */
@@ -233,6 +244,15 @@ export function bindGgml(base: string, registry: string): Ggml {
     "void*",
     outSize,
   ]);
+  const quantize = baseLibrary.func("ggml_quantize_chunk", "size_t", [
+    "int",
+    "void*",
+    koffi.out(koffi.pointer("void")),
+    "int64_t",
+    "int64_t",
+    "int64_t",
+    "void*",
+  ]);
   const defaults = baseLibrary.func("ggml_threadpool_params_init", "void", [
     koffi.out(koffi.pointer("void")),
     "int",
@@ -246,6 +266,8 @@ export function bindGgml(base: string, registry: string): Ggml {
       set(tensor, data, offset, bytes),
     tensorGet: (tensor: Pointer, into: ArrayBufferView, offset: number, bytes: number) =>
       get(tensor, into, offset, bytes),
+    quantize: (type: number, from: Float32Array, into: Uint8Array, rows: number, width: number) =>
+      Number(quantize(type, from, into, 0, rows, width, null)),
     threadpoolParams: (into: Uint8Array, threads: number) => defaults(into, threads),
     deviceMemory: (device: Pointer) => {
       const [free, total] = [[0], [0]];

@@ -4,6 +4,7 @@ import type { Device } from "./device.js";
 import { BYTES, GGML_TYPE } from "./dtype.js";
 import type { Dtype } from "./dtype.js";
 import type { Pointer } from "./ggml.js";
+import type { FileMapping } from "./mapping.js";
 
 /** The extent of a tensor in ggml's order: fastest dimension first, always four. */
 export type Extent = readonly [number, number, number, number];
@@ -15,6 +16,23 @@ export interface NativeSpec {
   readonly name: string;
   /** Whether an optimizer step may change it: ggml demands the mark. Defaults to false. */
   readonly parameter?: boolean;
+  /** Its values lie here instead of in new memory; {@link canMap} has been asked. */
+  readonly mapped?: { readonly file: FileMapping; readonly offset: number };
+}
+
+/** Whether a tensor can lie where it does in a mapped file: the processor must reach it, and elements must be aligned. */
+export function canMap(
+  device: Device,
+  file: FileMapping,
+  offset: number,
+  extent: Extent,
+  dtype: Dtype,
+): boolean {
+  if (device.info.kind !== "cpu") return false; // a device's own memory is elsewhere
+  const aligned = offset % (dtype === "f32" ? 4 : 2) === 0; // blocks begin with a 16-bit scale; kernels load unaligned rows
+  return (
+    aligned && Number.isSafeInteger(offset) && offset >= 0 && offset + bytesOf(extent, dtype) <= file.bytes
+  );
 }
 
 /**
@@ -73,12 +91,14 @@ export class NativeMemory implements Disposable {
   readonly #device: Device;
   #context: Pointer | null;
   #buffer: Pointer | null;
+  readonly #mappings = new Map<FileMapping, Pointer>();
 
   /** @throws NlaError `engine.memory` where the device has not that much */
   constructor(device: Device, specs: readonly NativeSpec[]) {
     const { ggml } = device.library;
     const { backend } = device;
-    const bytes = specs.reduce((sum, { extent, dtype }) => sum + bytesOf(extent, dtype), 0);
+    const own = specs.filter(({ mapped }) => !mapped);
+    const bytes = own.reduce((sum, { extent, dtype }) => sum + bytesOf(extent, dtype), 0);
     requireRoom(device, () => `${specs.length} tensors`, bytes);
     this.#device = device;
     this.#context = ggml.init((specs.length + 1) * (Number(ggml.ggml_tensor_overhead()) + 64));
@@ -88,10 +108,13 @@ export class NativeMemory implements Disposable {
       if (parameter) ggml.ggml_set_param(tensor);
       return tensor;
     });
+    // Placed first: what has a place is left out when the rest is allocated.
+    specs.forEach(({ mapped }, i) => mapped && this.#place(this.tensors[i] as Pointer, mapped));
     this.#buffer = ggml.ggml_backend_alloc_ctx_tensors(this.#context, backend);
-    if (this.#buffer === null && specs.length > 0) {
+    if (this.#buffer === null && own.length > 0) {
       ggml.ggml_free(this.#context);
       this.#context = null;
+      for (const views of this.#mappings.values()) ggml.ggml_backend_buffer_free(views);
       throw new NlaError({
         code: "engine.memory",
         subject: `${specs.length} tensors on ${device.info.name}`,
@@ -102,6 +125,16 @@ export class NativeMemory implements Disposable {
     }
     this.bytes = this.#buffer === null ? 0 : Number(ggml.ggml_backend_buffer_get_size(this.#buffer));
     if (this.#buffer !== null) askForLargePages(device, this.#buffer, this.bytes);
+  }
+
+  #place(tensor: Pointer, { file, offset }: NonNullable<NativeSpec["mapped"]>): void {
+    const { ggml } = this.#device.library;
+    let buffer = this.#mappings.get(file);
+    if (!buffer) {
+      buffer = ggml.ggml_backend_cpu_buffer_from_ptr(file.start, file.bytes) as Pointer;
+      this.#mappings.set(file, buffer);
+    }
+    ggml.ggml_backend_tensor_alloc(buffer, tensor, (file.start + BigInt(offset)) as Pointer);
   }
 
   /** Sets every byte of one tensor to zero. */
@@ -122,6 +155,7 @@ export class NativeMemory implements Disposable {
     this.#context = null;
     this.#device.release(() => {
       if (buffer !== null) ggml.ggml_backend_buffer_free(buffer);
+      for (const view of this.#mappings.values()) ggml.ggml_backend_buffer_free(view);
       ggml.ggml_free(context);
     });
   }

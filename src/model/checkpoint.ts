@@ -4,32 +4,45 @@ import path from "node:path";
 import { NlaError } from "../error.js";
 import { writeFileAtomic } from "../data/files.js";
 import { f32ToBf16, f32ToF16 } from "../data/floats.js";
-import { openWeights, saveWeights } from "../data/safetensors.js";
+import { entryOf, openWeights, saveWeights } from "../data/safetensors.js";
 import type { ModelWeights, StoredDtype, TensorToWrite } from "../data/safetensors.js";
 import { formatShape } from "../tensor/index.js";
-import type { Device } from "../tensor/index.js";
+import type { Device, Dtype } from "../tensor/index.js";
 import { loadConfig } from "./config.js";
 import type { DecoderConfig } from "./decoder-config.js";
-import { Decoder } from "./decoder.js";
+import type { Decoder } from "./decoder.js";
 import { adapterBase, hasAdapter, loadLora, saveLora } from "./lora-files.js";
 import { EMBEDDING, HEAD, parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
+import { placeDecoder } from "./placing.js";
+import type { Holding } from "./storage.js";
+import { isGguf, openGgufWeights } from "./weight-source.js";
+import type { WeightSource } from "./weight-source.js";
 
 // In files of some exporters, and computed from the config rather than read: rope frequencies, and the tied head again.
 const IGNORED = /(^|\.)rotary_emb\.inv_freq$/;
 
 /**
- * Loads a model folder onto a device. Values are f32 there, whatever the file holds. An adapter in the folder is attached,
- * not merged; a folder that has only an adapter is loaded with the base model that it names.
+ * Loads a model folder onto a device. Values are f32 there, whatever the file holds, unless asked for otherwise. An adapter in
+ * the folder is attached, not merged; a folder that has only an adapter is loaded with the base model that it names.
  *
+ * @param directory or a GGUF file, whose matrices stay as they are stored unless `holding` says otherwise
  * @param parts what the folder is to have; a reconstructor has no final norm and no head
- * @throws NlaError `model.weights` where config.json and the weights contradict each other, `model.not-finite` for NaN or
- *   infinite values, `model.lora`, and those of the config and safetensors readers
+ * @param holding in which type matrices are held; other than f32 they are frozen
+ * @throws NlaError `model.memory` before anything is loaded; `model.weights` where config.json and the weights contradict each
+ *   other, `model.not-finite` for NaN or infinite values, `model.lora`, and those of the config and safetensors readers
  */
-export async function loadDecoder(directory: string, device: Device, parts: Parts = {}): Promise<Decoder> {
-  if (!(await hasAdapter(directory))) return loadPlain(directory, device, parts);
+export async function loadDecoder(
+  directory: string,
+  device: Device,
+  parts: Parts = {},
+  holding: Holding = isGguf(directory) ? "stored" : "f32",
+): Promise<Decoder> {
+  if (isGguf(directory) || !(await hasAdapter(directory)))
+    return loadPlain(directory, device, parts, holding);
   const hasBase = await holdsConfig(directory);
-  const model = await loadPlain(hasBase ? directory : await adapterBase(directory), device, parts);
+  const base = hasBase ? directory : await adapterBase(directory);
+  const model = await loadPlain(base, device, parts, holding);
   try {
     model.attach(await loadLora(directory, device, model.config));
     return model;
@@ -43,21 +56,51 @@ async function holdsConfig(directory: string): Promise<boolean> {
   return (await readdir(directory)).includes("config.json");
 }
 
-async function loadPlain(directory: string, device: Device, parts: Parts): Promise<Decoder> {
+async function loadPlain(
+  directory: string,
+  device: Device,
+  parts: Parts,
+  holding: Holding,
+): Promise<Decoder> {
+  const source = isGguf(directory)
+    ? await openGgufWeights(directory, parts)
+    : await openFolder(directory, parts);
+  try {
+    return await placeDecoder(source, device, parts, holding);
+  } finally {
+    await source.close();
+  }
+}
+
+async function openFolder(directory: string, parts: Parts): Promise<WeightSource> {
   const config = await loadConfig(directory);
   const weights = await openWeights(directory);
   try {
     checkShapes(config, weights, parts);
-    const values = new Map<string, Float32Array>();
-    for (const name of parameterShapes(config, parts).keys()) {
-      const tensor = await weights.readF32(config.weightPrefix + name);
-      checkFinite(weights.path, name, tensor);
-      values.set(name, tensor);
-    }
-    await checkTie(config, weights, values.get(EMBEDDING) as Float32Array, parts);
-    return new Decoder(device, config, (name) => values.get(name) as Float32Array, parts);
-  } finally {
+    const entry = (name: string) => entryOf(weights, config.weightPrefix + name);
+    const read = async (name: string) => {
+      const values = await weights.readF32(config.weightPrefix + name);
+      if (name === EMBEDDING) await checkTie(config, weights, values, parts);
+      return values;
+    };
+    return {
+      config,
+      path: weights.path,
+      stored: (name) => {
+        const { dtype, file, begin } = entry(name);
+        const held = dtype === "F32" || dtype === "F16" || dtype === "BF16";
+        return {
+          dtype: held ? (dtype.toLowerCase() as Dtype) : "f32",
+          place: held ? { path: file, offset: begin } : null,
+        };
+      },
+      bytes: (name) => weights.read(config.weightPrefix + name),
+      f32: read,
+      close: () => weights.close(),
+    };
+  } catch (thrown) {
     await weights.close();
+    throw thrown;
   }
 }
 
@@ -111,19 +154,6 @@ async function checkTie(
     wanted: "the embedding itself, because config.json says tie_word_embeddings",
     next: "Set tie_word_embeddings to false if the model has a head of its own.",
   });
-}
-
-function checkFinite(file: string, name: string, values: Float32Array): void {
-  for (let i = 0; i < values.length; i++) {
-    if (Number.isFinite(values[i])) continue;
-    throw new NlaError({
-      code: "model.not-finite",
-      subject: `${file}, tensor ${name}, element ${i}`,
-      found: String(values[i]),
-      wanted: "finite weights",
-      next: "Fetch the file again; if it stays so, the training that made it had failed.",
-    });
-  }
 }
 
 /** Options of {@link saveDecoder}. */

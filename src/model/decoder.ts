@@ -1,6 +1,6 @@
 // A decoder on a device: its config, its parameters, and the constant tables that the forward pass reads.
 import { Arena, Device, PackedMatrices, sizeOf } from "../tensor/index.js";
-import type { PackedMatrix, Shape, Tensor } from "../tensor/index.js";
+import type { FileMapping, PackedMatrix, Shape, Tensor, TensorSpec } from "../tensor/index.js";
 import { f32ToBf16 } from "../data/floats.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { LowRank, Weights } from "./forward.js";
@@ -13,30 +13,47 @@ import { frequencyDivisors } from "./rope-scaling.js";
 /** Where the values of a new decoder come from: by name and shape. */
 export type ParameterSource = (name: string, shape: Shape) => Float32Array;
 
+/** How parameters are held that are not f32, and the mapped files that they lie in: the decoder frees those. */
+export interface Held {
+  readonly specs: ReadonlyMap<string, TensorSpec>;
+  readonly mappings: readonly FileMapping[];
+}
+
 /** A decoder whose parameters lie on a device. `using model = ...` frees them. */
 export class Decoder implements Weights, Disposable {
   readonly config: DecoderConfig;
   readonly parts: Parts;
   readonly device: Device;
-  /** f32 parameters by Hugging Face name, all trainable. */
+  /** Parameters by Hugging Face name: f32 and trainable, or of another type and frozen. */
   readonly parameters: Arena;
   readonly #tables: Arena | null;
   #half: Arena | null = null;
   #packed: PackedMatrices | null = null;
   #lora: { readonly lora: Lora; readonly frozen: ReadonlyMap<string, Tensor> } | null = null;
+  readonly #mappings: readonly FileMapping[];
 
   /**
-   * @param source gives every parameter's values
+   * @param source gives every parameter's values; null: the caller writes them
+   * @param held how parameters are held; those that it leaves out are f32 and trainable
    * @throws NlaError `engine.memory`; `tensor.data` where the source gives other lengths
    */
-  constructor(device: Device, config: DecoderConfig, source: ParameterSource, parts: Parts = {}) {
+  constructor(
+    device: Device,
+    config: DecoderConfig,
+    source: ParameterSource | null,
+    parts: Parts = {},
+    held: Held = { specs: new Map(), mappings: [] },
+  ) {
+    this.#mappings = held.mappings;
     this.device = device;
     this.config = config;
     this.parts = parts;
     const shapes = parameterShapes(config, parts);
-    const specs = [...shapes].map(([name, shape]) => [name, { shape, parameter: true }] as const);
+    const specs = [...shapes].map(
+      ([name, shape]) => [name, held.specs.get(name) ?? { shape, parameter: true }] as const,
+    );
     this.parameters = new Arena(device, "weights", Object.fromEntries(specs));
-    for (const [name, shape] of shapes) this.parameters.get(name).write(source(name, shape));
+    if (source) for (const [name, shape] of shapes) this.parameters.get(name).write(source(name, shape));
 
     const tables: Record<string, Float32Array> = {};
     config.rope.forEach((rope, k) => {
@@ -143,16 +160,22 @@ export class Decoder implements Weights, Disposable {
    * Call it again when the parameters have changed, and {@link Decoder.dropCopies} before training.
    */
   makeHalf(): void {
-    const matrices = [...this.parameters.tensors].filter(([, { shape }]) => shape.length === 2);
+    const matrices = [...this.parameters.tensors].filter(
+      ([, { shape, dtype }]) => shape.length === 2 && dtype === "f32",
+    );
     const specs = matrices.map(([name, { shape }]) => [name, { shape, dtype: "bf16" }] as const);
     this.#half ??= new Arena(this.device, "bf16 weights", Object.fromEntries(specs));
     for (const [name, tensor] of matrices) this.#half.get(name).write(f32ToBf16(tensor.readF32()));
   }
 
-  /** The matrices that `linear` multiplies with: all two-dimensional parameters, the embedding only where it is the head, too. */
+  /**
+   * The matrices that `linear` multiplies with and that can be packed: all two-dimensional parameters in f32, the embedding only
+   * where it is the head, too.
+   */
   get matrices(): ReadonlyMap<string, Tensor> {
     const names = [...this.parameters.tensors].filter(
-      ([name, { shape }]) => shape.length === 2 && (this.config.tied || name !== EMBEDDING),
+      ([name, { shape, dtype }]) =>
+        shape.length === 2 && dtype === "f32" && (this.config.tied || name !== EMBEDDING),
     );
     return new Map(names.map(([name]) => [name, this.plainMatrix(name)]));
   }
@@ -192,6 +215,8 @@ export class Decoder implements Weights, Disposable {
     this.dropCopies();
     this.#tables?.[Symbol.dispose]();
     this.parameters[Symbol.dispose]();
+    // After a computation that may still read them.
+    this.device.release(() => this.#mappings.forEach((each) => each[Symbol.dispose]()));
   }
 }
 

@@ -3,11 +3,12 @@ import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import path from "node:path";
 import { NlaError } from "../error.js";
-import { loadDecoder, run } from "../model/index.js";
-import type { Decoder } from "../model/index.js";
+import { openGguf } from "../data/gguf.js";
+import { isGguf, loadDecoder, run } from "../model/index.js";
+import type { Decoder, Holding } from "../model/index.js";
 import type { Device } from "../tensor/index.js";
-import { loadTokenizer } from "../text/tokenizer.js";
-import type { Tokenizer } from "../text/tokenizer.js";
+import { ggufTokenizerFiles } from "../text/gguf-tokenizer.js";
+import { loadTokenizer, Tokenizer } from "../text/tokenizer.js";
 import { checkVocabulary } from "./verbalizer.js";
 
 /** Targets that ship inside the package, by name. */
@@ -31,14 +32,15 @@ export function targetDirectory(name: string): string {
 /**
  * Loads a target.
  *
- * @param name a Hugging Face folder, or the name of a bundled target
+ * @param name a Hugging Face folder, a GGUF file, or the name of a bundled target
+ * @param holding how its matrices are held; by default f32, and as stored for a GGUF file
  * @throws NlaError `target.missing` where there is no such folder; those of the loaders; `contract.vocabulary` where the tokenizer has more ids than the model has rows
  */
-export async function loadTarget(name: string, device: Device): Promise<Target> {
+export async function loadTarget(name: string, device: Device, holding?: Holding): Promise<Target> {
   const directory = targetDirectory(name);
   await requireFolder(name, directory);
-  const tokenizer = await loadTokenizer(directory);
-  const model = await loadDecoder(directory, device);
+  const tokenizer = await loadModelTokenizer(directory);
+  const model = await loadDecoder(directory, device, {}, holding);
   try {
     checkVocabulary(model, tokenizer);
   } catch (thrown) {
@@ -48,17 +50,28 @@ export async function loadTarget(name: string, device: Device): Promise<Target> 
   return { name, model, tokenizer, [Symbol.dispose]: () => model[Symbol.dispose]() };
 }
 
+/** The tokenizer of a folder, or of a GGUF file's metadata. @throws NlaError of both readers */
+export async function loadModelTokenizer(directory: string): Promise<Tokenizer> {
+  if (!isGguf(directory)) return await loadTokenizer(directory);
+  const file = await openGguf(directory);
+  try {
+    return new Tokenizer(ggufTokenizerFiles(directory, file.metadata));
+  } finally {
+    await file.close();
+  }
+}
+
 async function requireFolder(name: string, directory: string): Promise<void> {
   const found = await stat(directory).catch((thrown: NodeJS.ErrnoException) => {
     if (thrown.code === "ENOENT" || thrown.code === "ENOTDIR") return null;
     throw thrown;
   });
-  if (found?.isDirectory()) return;
+  if (found?.isDirectory() || (found?.isFile() && isGguf(directory))) return;
   throw new NlaError({
     code: "target.missing",
     subject: `the target ${name}`,
     found: found ? "a file" : `no folder ${path.resolve(directory)}`,
-    wanted: `the folder of a model in Hugging Face layout, or the name of a bundled one (${BUNDLED.join(", ")})`,
+    wanted: `the folder of a model in Hugging Face layout, a .gguf file, or the name of a bundled one (${BUNDLED.join(", ")})`,
     next: "Check the path; a model on the hub has to be downloaded first.",
   });
 }

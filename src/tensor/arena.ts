@@ -1,8 +1,8 @@
 // An arena owns tensors that outlive graphs (weights, optimizer state, caches) and frees them together.
 import { NativeMemory } from "../engine/index.js";
-import type { Device, Dtype } from "../engine/index.js";
+import type { Device, Dtype, FileMapping, Handle } from "../engine/index.js";
 import { NlaError } from "../error.js";
-import { extentOf, requireDtypeName } from "./shape.js";
+import { extentOf, requireBlocks, requireDtypeName } from "./shape.js";
 import type { Shape } from "./shape.js";
 import { Tensor } from "./tensor.js";
 import type { Owner } from "./tensor.js";
@@ -17,6 +17,8 @@ export interface TensorSpec {
   readonly dtype?: Dtype;
   /** Whether gradients are wanted. Defaults to false. */
   readonly parameter?: boolean;
+  /** Where its values lie in a mapped file, in bytes: then they are not copied, and cannot be written. Needs {@link canMap}. */
+  readonly mapped?: { readonly file: FileMapping; readonly offset: number };
 }
 
 /**
@@ -28,6 +30,7 @@ export class Arena implements Owner, Disposable {
   readonly label: string;
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly #memory: NativeMemory;
+  readonly #mapped = new Set<Handle>();
 
   /** @throws NlaError `tensor.shape`, `engine.memory` */
   constructor(device: Device, label: string, specs: Readonly<Record<string, TensorSpec>>) {
@@ -36,16 +39,19 @@ export class Arena implements Owner, Disposable {
     const entries = Object.entries(specs);
     this.#memory = new NativeMemory(
       device,
-      entries.map(([name, { shape, dtype = "f32", parameter = false }]) => {
+      entries.map(([name, { shape, dtype = "f32", parameter = false, mapped }]) => {
         requireDtypeName(`tensor ${name}`, dtype);
-        return { extent: extentOf(shape, `tensor ${name}`), dtype, name, parameter };
+        requireBlocks(`tensor ${name}`, shape, dtype);
+        const extent = extentOf(shape, `tensor ${name}`);
+        return { extent, dtype, name, parameter, ...(mapped ? { mapped } : {}) };
       }),
     );
     const tensors = new Map<string, Tensor>();
-    entries.forEach(([name, { shape, dtype = "f32", parameter = false }], i) => {
+    entries.forEach(([name, { shape, dtype = "f32", parameter = false, mapped }], i) => {
       const handle = this.#memory.tensors[i];
       if (handle === undefined) return;
-      this.#memory.zero(handle);
+      if (!mapped) this.#memory.zero(handle);
+      else this.#mapped.add(handle);
       tensors.set(name, new Tensor(this, handle, shape, dtype, name, parameter));
     });
     this.tensors = tensors;
@@ -72,11 +78,23 @@ export class Arena implements Owner, Disposable {
 
   /** Sets every tensor to zero. */
   zero(): void {
-    for (const tensor of this.tensors.values()) this.#memory.zero(tensor.handle);
+    for (const tensor of this.tensors.values()) {
+      this.requireAccess(tensor, tensor.handle, "write");
+      this.#memory.zero(tensor.handle);
+    }
   }
 
-  /** Nothing to refuse: the values of an arena can always be read and written. */
-  requireAccess(): void {}
+  /** Values of an arena can be read and written, but for those in a mapped file. @throws NlaError `tensor.access` */
+  requireAccess(tensor: Tensor, handle: Handle, access: "read" | "write"): void {
+    if (access === "read" || !this.#mapped.has(handle)) return;
+    throw new NlaError({
+      code: "tensor.access",
+      subject: `tensor ${tensor.name} of the ${this.label}`,
+      found: "a write into a mapped file",
+      wanted: "values that lie in memory of their own",
+      next: "Load the model without mapping to change its weights.",
+    });
+  }
 
   get disposed(): boolean {
     return this.#memory.disposed;

@@ -5,7 +5,15 @@
 import { bytesOf, NativeGraph, requireRoom } from "../engine/index.js";
 import type { Device, Dtype, Handle, KernelName, KernelSettings, OpName } from "../engine/index.js";
 import { NlaError } from "../error.js";
-import { extentOf, formatShape, requireDtypeName, sameShape, shapeError, sizeOf } from "./shape.js";
+import {
+  extentOf,
+  formatShape,
+  requireBlocks,
+  requireDtypeName,
+  sameShape,
+  shapeError,
+  sizeOf,
+} from "./shape.js";
 import type { Shape } from "./shape.js";
 import { GraphInputs } from "./inputs.js";
 import { requireOwner, Tensor } from "./tensor.js";
@@ -103,6 +111,7 @@ export class Graph implements Owner, Disposable {
     this.#requireOpen(`input ${name}`);
     this.#inputs.requireFree(name);
     requireDtypeName(`input ${name}`, dtype);
+    requireBlocks(`input ${name}`, shape, dtype);
     const extent = extentOf(shape, `input ${name}`);
     requireRoom(this.device, () => `input ${name} ${formatShape(shape)}`, bytesOf(extent, dtype));
     const tensor = new Tensor(this, this.#native.input(extent, dtype), shape, dtype, name, requiresGrad);

@@ -12,5 +12,16 @@ export { formatShape, shapeError, sizeOf } from "./shape.js";
 export type { Shape } from "./shape.js";
 export { Tensor } from "./tensor.js";
 export type { HostArray } from "./tensor.js";
-export { Device, listDevices, OpProfile } from "../engine/index.js";
-export type { DeviceInfo, Dtype, OpTime } from "../engine/index.js";
+export {
+  BLOCKS,
+  BYTES,
+  canMap,
+  Device,
+  isBlockDtype,
+  listDevices,
+  mapFile,
+  OpProfile,
+  quantizeRows,
+} from "../engine/index.js";
+export { extentOf } from "./shape.js";
+export type { BlockDtype, DeviceInfo, Dtype, FileMapping, OpTime } from "../engine/index.js";

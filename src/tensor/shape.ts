@@ -1,5 +1,5 @@
 // Shapes: row-major, slowest dimension first, one to four dimensions, and the errors that name them.
-import { BYTES } from "../engine/index.js";
+import { BLOCKS, BYTES, isBlockDtype } from "../engine/index.js";
 import type { Dtype, Extent } from "../engine/index.js";
 import { NlaError } from "../error.js";
 
@@ -30,6 +30,19 @@ export function requireDtypeName(subject: string, dtype: Dtype): void {
     found: String(dtype),
     wanted: `one of ${Object.keys(BYTES).join(", ")}`,
     next: "Correct the type.",
+  });
+}
+
+/** @throws NlaError `tensor.blocks` where the blocks of a type do not divide its rows: ggml would end the process */
+export function requireBlocks(subject: string, shape: Shape, dtype: Dtype): void {
+  const width = shape.at(-1) ?? 1;
+  if (!isBlockDtype(dtype) || width % BLOCKS[dtype].values === 0) return;
+  throw new NlaError({
+    code: "tensor.blocks",
+    subject,
+    found: `rows of ${width} in ${dtype}`,
+    wanted: `rows of a multiple of ${BLOCKS[dtype].values}`,
+    next: "Use another type: q8_0 and q4_0 have blocks of 32, f16 and bf16 none.",
   });
 }
 

@@ -1,7 +1,7 @@
 // A tensor: a shape, an element type, a device, and the scope (an arena or a graph) that owns its memory.
 //
 // A tensor is never freed by itself: its owner is. Using one whose owner is gone is an error, not a crash.
-import { BYTES, readTensor, writeTensor } from "../engine/index.js";
+import { BYTES, isBlockDtype, readTensor, writeTensor } from "../engine/index.js";
 import type { Device, Dtype, Handle } from "../engine/index.js";
 import { NlaError } from "../error.js";
 import { formatShape, sizeOf } from "./shape.js";
@@ -33,8 +33,8 @@ export function requireOwner(owner: Owner, subject: string): void {
   });
 }
 
-/** Host data of a tensor, by dtype: f32 Float32Array, i32 Int32Array, f16 and bf16 Uint16Array, i64 BigInt64Array. */
-export type HostArray = Float32Array | Int32Array | Uint16Array | BigInt64Array;
+/** Host data of a tensor, by dtype: f32 Float32Array, i32 Int32Array, f16 and bf16 Uint16Array, i64 BigInt64Array, blocks Uint8Array. */
+export type HostArray = Float32Array | Int32Array | Uint16Array | BigInt64Array | Uint8Array;
 
 const HOST = {
   f32: Float32Array,
@@ -42,6 +42,14 @@ const HOST = {
   f16: Uint16Array,
   bf16: Uint16Array,
   i64: BigInt64Array,
+  q4_0: Uint8Array,
+  q4_1: Uint8Array,
+  q5_0: Uint8Array,
+  q5_1: Uint8Array,
+  q8_0: Uint8Array,
+  q4_k: Uint8Array,
+  q5_k: Uint8Array,
+  q6_k: Uint8Array,
 } as const;
 
 /** A tensor, always contiguous and row-major as seen from here. */
@@ -98,12 +106,12 @@ export class Tensor {
   /** @throws NlaError `tensor.data` where an array could not be this tensor's values */
   check(data: HostArray): void {
     const wanted = HOST[this.dtype];
-    if (data instanceof wanted && data.length === this.size) return;
+    if (data instanceof wanted && data.length === this.hostLength) return;
     throw new NlaError({
       code: "tensor.data",
       subject: `tensor ${this.name} ${formatShape(this.shape)}`,
       found: describe(data),
-      wanted: `a ${wanted.name} of ${this.size}`,
+      wanted: `a ${wanted.name} of ${this.hostLength}`,
       next: "Give one value per element, in row-major order.",
     });
   }
@@ -112,7 +120,7 @@ export class Tensor {
   read(): HostArray {
     const { handle } = this;
     this.owner.requireAccess(this, handle, "read");
-    const into = new HOST[this.dtype](this.size);
+    const into = new HOST[this.dtype](this.hostLength);
     readTensor(this.device, handle, into);
     return into;
   }
@@ -128,6 +136,11 @@ export class Tensor {
       wanted: "f32",
       next: "Cast it in the graph before reading it.",
     });
+  }
+
+  /** Elements of its host array: a block type is bytes there. */
+  private get hostLength(): number {
+    return isBlockDtype(this.dtype) ? this.bytes : this.size;
   }
 
   /** Bytes of its values. */

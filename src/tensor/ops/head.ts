@@ -7,6 +7,7 @@ import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { add, affine, mul, scale, softcap as softcapped, square } from "./elementwise.js";
 import { concatRows, reshape, rowsView } from "./layout.js";
+import { unpacked } from "./held.js";
 import { linear, multiply, multiplyPlain, multiplyTransposed } from "./matmul.js";
 import { product } from "./product.js";
 
@@ -74,6 +75,7 @@ export function crossEntropy(
   options: HeadOptions = {},
 ): Tensor {
   const { softcap = null } = options;
+  w = unpacked(g, w);
   const n = checkHead(g, "crossEntropy", h, w, targets);
   if (weights.shape.length !== 1 || weights.size !== n) {
     throw shapeError("crossEntropy", [h.shape, weights.shape], "one weight per row of h, [n]");
@@ -172,6 +174,7 @@ export function tokenLogProbs(
   options: HeadOptions = {},
 ): Tensor {
   const { softcap = null } = options;
+  w = unpacked(g, w);
   const n = checkHead(g, "tokenLogProbs", h, w, targets);
   if (g.native && softcap === null) return nativeLogProbs(g, h, w, targets, options);
   const parts = chunksOf(g, h, targets, options).map((chunk) => {

@@ -73,7 +73,10 @@ export function gatherRows(g: Graph, table: Tensor, ids: Tensor): Tensor {
   if (table.shape.length !== 2 || ids.shape.length !== 1 || rows === undefined || width === undefined) {
     throw shapeError("gatherRows", [table.shape, ids.shape], "a table [rows, d] and ids [n]");
   }
-  requireDtype("gatherRows", "f32", table);
+  // Rows of every float type come out as f32; only a table in f32 can be trained.
+  if (table.requiresGrad || table.dtype === "i32" || table.dtype === "i64") {
+    requireDtype("gatherRows", "f32", table);
+  }
   g.boundIndices("gatherRows", ids, rows);
   return g.record(g.emit("get_rows", [ids.size, width], "f32", table, ids), [
     table,

@@ -4,6 +4,7 @@ import { sameShape, shapeError } from "../shape.js";
 import { PackedMatrix } from "../packed.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype } from "./check.js";
+import { heldProduct, isHeld, unpacked, unpacksFor } from "./held.js";
 import { castTo, transpose, transposedAs } from "./layout.js";
 import { hasProduct, packedProduct, product, productOnto } from "./product.js";
 
@@ -31,8 +32,13 @@ export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = 
     throw shapeError("matmul", [a.shape, b.shape], wanted);
   }
   requireDtype("matmul", "f32", a);
-  if (b.dtype !== "bf16") requireDtype("matmul", "f32", b);
   const rows = a.shape.at(transposeA ? -1 : -2) as number;
+  if (isHeld(b)) {
+    if (b.requiresGrad) requireDtype("matmul", "f32", b); // frozen: the f32 made of it passes no gradient on
+    if (!transposeA && transposeB && !unpacksFor(g, rows)) return heldRows(g, a, b, compute);
+    return matmul(g, a, unpacked(g, b), options);
+  }
+  if (b.dtype !== "bf16") requireDtype("matmul", "f32", b);
   if (hasProduct(g, rows)) return ownProducts(g, a, b, transposeA, transposeB, compute);
   return rowProducts(g, transposeA ? transpose(g, a) : a, transposeB ? b : transpose(g, b), compute);
 }
@@ -40,6 +46,11 @@ export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = 
 /** x · wᵀ for a weight [out, in], which may be packed: [n, in] -> [n, out]. @throws as {@link matmul} */
 export function linear(g: Graph, x: Tensor, w: Tensor | PackedMatrix): Tensor {
   return w instanceof PackedMatrix ? packedProduct(g, x, w) : matmul(g, x, w, { transposeB: true });
+}
+
+/** With a frozen matrix in half precision or blocks: the gradient flows to `a` alone. */
+function heldRows(g: Graph, a: Tensor, w: Tensor, compute: "f32" | "bf16"): Tensor {
+  return g.record(heldProduct(g, a, w), [a, (dy) => multiplyPlain(g, dy, unpacked(g, w), compute)]);
 }
 
 /** By nlakit's kernels: with A and B as given, and dY the gradient, every transposition falls out of the two flags. */
@@ -95,6 +106,7 @@ export function multiplyPlain(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "
 
 /** For ops with gradients of their own: a · bᵀ without a record. */
 export function multiply(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  if (isHeld(b)) return multiply(g, a, unpacked(g, b), compute);
   if (hasProduct(g, a.shape.at(-2) as number)) return product(g, a, b, { transposeB: true, compute });
   const shape = [...a.shape.slice(0, -1), b.shape.at(-2) as number];
   // What is bf16 already is multiplied as it is: made f32 in every run, it would cost more than it saves.
