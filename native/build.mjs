@@ -67,7 +67,7 @@ async function compile([command, ...first], temporary, left) {
   const base = [...first, ...processor([command, ...first])];
   const objects = SOURCES.map((source) => path.join(OUT, `${source}.o`));
   const flags = libraryFlags().filter((flag) => flag !== "-shared");
-  const waiting = SOURCES.map((source, i) => [...base, ...flags, "-c", source, "-o", objects[i]]);
+  const waiting = SOURCES.map((source, i) => base.concat(flags, "-c", source, "-o", objects[i]));
   let failure = null;
   const work = async () => {
     for (let args = waiting.shift(); args && failure === null; args = waiting.shift())
