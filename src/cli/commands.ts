@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import { describeEngine } from "../engine/index.js";
 import { benchCommand } from "./bench.js";
+import { checkCommand } from "./check.js";
 import { dataCommand } from "./data.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
@@ -26,6 +27,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   explainCommand,
   evalCommand,
   dataCommand,
+  checkCommand,
   worldCommand,
   probeCommand,
   forwardCommand,
