@@ -11,6 +11,7 @@ import { forwardCommand } from "./forward.js";
 import { probeCommand } from "./probe.js";
 import type { CommandEntry } from "./program.js";
 import { quickstartCommand } from "./quickstart.js";
+import { serveCommand } from "./serve.js";
 import { trainCommand } from "./train.js";
 import { worldCommand } from "./world.js";
 
@@ -31,6 +32,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   worldCommand,
   probeCommand,
   forwardCommand,
+  serveCommand({ version }),
   benchCommand(),
   doctorCommand({ version, describeEngine }),
 ];

@@ -133,17 +133,16 @@ export class Batcher implements AsyncDisposable {
   }
 
   #check({ ids, maxNewTokens }: BatchRequest): void {
-    const error = (code: string, found: string, wanted: string, next: string) =>
-      new NlaError({ code: `batch.${code}`, subject: "a sequence to continue", found, wanted, next });
-    if (this.#closed) throw error("closed", "a batch that is ending", "an open one", "Ask another server.");
+    if (this.#closed)
+      throw batchError("closed", "a batch that is ending", "an open one", "Ask another server.");
     if (ids.length < 1 || ids.length >= this.maxTokens || maxNewTokens < 1) {
       const found = `${ids.length} tokens, to be continued by ${maxNewTokens}`;
       const wanted = `1 to ${this.maxTokens - 1} tokens, to be continued by at least one`;
-      throw error("length", found, wanted, "Shorten the prompt.");
+      throw batchError("length", found, wanted, "Shorten the prompt.");
     }
     if (this.#waiting.length >= this.#maxQueue) {
       const found = `${this.#waiting.length} sequences waiting`;
-      throw error("full", found, `fewer than ${this.#maxQueue}`, "Try again in a moment.");
+      throw batchError("full", found, `fewer than ${this.#maxQueue}`, "Try again in a moment.");
     }
   }
 
@@ -248,7 +247,7 @@ export class Batcher implements AsyncDisposable {
       { maxLength: this.maxTokens },
     );
     const inject = joining.flatMap(({ request }, sequence) =>
-      (request.inject ?? []).map((each) => ({ ...each, sequence })),
+      (request.inject ?? []).map(({ position, vector }) => ({ sequence, position, vector })),
     );
     using g = new Graph(model.device, { recording: false, compute: this.#compute });
     const declared = declareBatch(g, batch);
@@ -368,6 +367,10 @@ export class Batcher implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.drain();
   }
+}
+
+function batchError(code: string, found: string, wanted: string, next: string): NlaError {
+  return new NlaError({ code: `batch.${code}`, subject: "a sequence to continue", found, wanted, next });
 }
 
 const done = new WeakSet<Sequence>();
