@@ -246,7 +246,9 @@ export function createApp(options: AppOptions): Hono {
   app.onError((thrown, c) => {
     // A client that is gone reads nothing; the status is for the log.
     if (c.req.raw.signal.aborted) return c.body(null, 408);
-    return c.json(errorBody(thrown), statusOf(thrown));
+    const status = statusOf(thrown);
+    if (status === 413) c.header("connection", "close"); // what was not read would be taken for the next request
+    return c.json(errorBody(thrown), status);
   });
   app.notFound((c) => {
     const wanted = routes.map(({ path }) => path).join(", ");
