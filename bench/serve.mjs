@@ -29,10 +29,8 @@ const server = spawn(
     stdio: ["ignore", "pipe", "inherit"],
   },
 );
-const [first] = await createInterface({ input: server.stdout })
-  [Symbol.asyncIterator]()
-  .next()
-  .then(({ value }) => [value]);
+const lines = createInterface({ input: server.stdout });
+const first = await new Promise((resolve) => lines.once("line", resolve));
 const { url } = JSON.parse(first);
 
 async function ask(i) {
@@ -62,7 +60,7 @@ for (let round = 0; round < Number(flags.rounds); round++) {
 server.kill("SIGTERM");
 await new Promise((resolve) => server.once("close", resolve));
 const [alone, together] = [median(rates.alone), median(rates.together)];
-console.log("| model | one after another, tokens/s | " + `${clients} clients at once | ratio |`);
+console.log(`| model | one after another, tokens/s | ${clients} clients at once | ratio |`);
 console.log("| --- | --- | --- | --- |");
 console.log(
   `| ${path.basename(flags.model)} | ${alone.toFixed(0)} | ${together.toFixed(0)} | ${(together / alone).toFixed(1)} |`,
