@@ -3,6 +3,7 @@
 import { checkPath } from "../check/check-path.js";
 import type { Checked } from "../check/check-path.js";
 import type { Finding } from "../check/finding.js";
+import { localFolder } from "./hub-names.js";
 import { EXIT_CODES, wantsColour } from "./output.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 import { printable, wrap } from "./table.js";
@@ -58,9 +59,10 @@ export const checkCommand: CommandEntry = {
     { command: "nla check av --fix --json", does: "a checkpoint, for a program" },
   ],
   jsonHelp: "{path, kind, checked, mended, findings: [...]}; exit code 1 if one of them is an error",
-  action: async ([argument], options, { stdout, env, json }: CommandContext) => {
+  action: async ([argument], options, context: CommandContext) => {
+    const { stdout, env, json } = context;
     const { fix = false, tokenizer } = options as { readonly fix?: boolean; readonly tokenizer?: string };
-    const target = argument as string;
+    const target = await localFolder(argument as string, context);
     const settings = tokenizer === undefined ? {} : { tokenizer };
     let checked = await checkPath(target, settings);
     const mended = fix ? await mend(checked.findings) : 0;

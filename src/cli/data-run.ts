@@ -20,6 +20,7 @@ import type { Device } from "../tensor/index.js";
 import { openProgress } from "../train/progress.js";
 import { TAGGED } from "../train/wording.js";
 import { deviceFor } from "./device-for.js";
+import { localFolder } from "./hub-names.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
@@ -165,6 +166,7 @@ export const runCommand: CommandEntry = {
     if (!json) for (const note of config.notes) stderr.write(`note: ${note}\n`);
     const templates = await templatesOf(flags.templates);
     const modelPath = (await findBeside(config.baseModel, file)) ?? config.baseModel;
+    const brought = async () => void (await localFolder(modelPath, context));
     using target = lazyTarget(modelPath, flags);
     const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
     const stage = progress.stage("files", { total: null });
@@ -177,7 +179,10 @@ export const runCommand: CommandEntry = {
       config,
       corpusPath: flags.corpus ?? (await corpusPathOf(config, file)),
       out: path.resolve(config.outputDir),
-      target: () => target.get(),
+      target: async () => {
+        await brought();
+        return target.get();
+      },
       labeller: () => labellerOf(config, templates, flags.labels, file),
       labelSettings,
       templates: { verbalizer: templates.verbalizer, reconstructor: templates.reconstructor },

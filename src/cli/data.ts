@@ -128,7 +128,12 @@ const extract: CommandEntry = {
   name: "extract",
   summary: "run a model over a corpus and write its activations at random positions",
   options: [
-    { flags: "--model <dir>", description: "Hugging Face folder, or a bundled name", required: true },
+    {
+      flags: "--model <dir>",
+      hub: "name",
+      description: "Hugging Face folder, or a bundled name",
+      required: true,
+    },
     {
       flags: "--layer <k>",
       description: "block whose output is taken, from 0",
@@ -279,8 +284,16 @@ const build: CommandEntry = {
   arguments: [{ name: "<input>", description: "labelled activations; for rl and eval also others" }],
   options: [
     { flags: "--set <name>", description: "which set to build", choices: SET_NAMES, required: true },
-    { flags: "--pair <dir>", description: "folder of a verbalizer whose prompts and marker to use" },
-    { flags: "--model <dir>", description: "or, for a new pair, the target's folder, with both templates" },
+    {
+      flags: "--pair <dir>",
+      hub: "folder",
+      description: "folder of a verbalizer whose prompts and marker to use",
+    },
+    {
+      flags: "--model <dir>",
+      hub: "name",
+      description: "or, for a new pair, the target's folder, with both templates",
+    },
     { flags: "--verbalizer-template <text>", description: "prompt with {injection_char} in it" },
     { flags: "--reconstructor-template <text>", description: "prompt with {explanation} in it" },
     {

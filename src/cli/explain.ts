@@ -172,11 +172,21 @@ export const explainCommand: CommandEntry = {
   summary: "read a text token by token: what the model's activations say",
   arguments: [{ name: "[text]", description: "the text to read" }],
   options: [
-    { flags: "--nla <dir>", description: "a run folder, or a verbalizer's folder with --ar", required: true },
-    { flags: "--ar <dir>", description: "the reconstructor's folder, for a pair that lies apart" },
+    {
+      flags: "--nla <dir>",
+      hub: "folder",
+      description: "a run folder, or a verbalizer's folder with --ar",
+      required: true,
+    },
+    {
+      flags: "--ar <dir>",
+      hub: "folder",
+      description: "the reconstructor's folder, for a pair that lies apart",
+    },
     { flags: "--file <file>", description: "read the text from a file" },
     {
       flags: "--model <dir>",
+      hub: "name",
       description: "the model to read; by default the one that the NLA's sidecar names",
     },
     {

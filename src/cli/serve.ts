@@ -47,9 +47,17 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
   name: "serve",
   summary: "serve a model and its NLA over HTTP: SGLang's, OpenAI's and our own API",
   options: [
-    { flags: "--model <dir>", description: "the target; by default the one that the NLA's sidecar names" },
-    { flags: "--nla <dir>", description: "a run folder, or a verbalizer's folder with --ar" },
-    { flags: "--ar <dir>", description: "the reconstructor's folder, for a pair that lies apart" },
+    {
+      flags: "--model <dir>",
+      hub: "name",
+      description: "the target; by default the one that the NLA's sidecar names",
+    },
+    { flags: "--nla <dir>", hub: "folder", description: "a run folder, or a verbalizer's folder with --ar" },
+    {
+      flags: "--ar <dir>",
+      hub: "folder",
+      description: "the reconstructor's folder, for a pair that lies apart",
+    },
     { flags: "--host <name>", description: "address to listen at", default: "127.0.0.1" },
     {
       flags: "--port <n>",
