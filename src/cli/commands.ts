@@ -10,6 +10,7 @@ import { explainCommand } from "./explain.js";
 import { forwardCommand } from "./forward.js";
 import { probeCommand } from "./probe.js";
 import type { CommandEntry } from "./program.js";
+import { pushCommand } from "./push.js";
 import { quickstartCommand } from "./quickstart.js";
 import { serveCommand } from "./serve.js";
 import { trainCommand } from "./train.js";
@@ -33,6 +34,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   probeCommand,
   forwardCommand,
   serveCommand({ version }),
+  pushCommand,
   benchCommand(),
   doctorCommand({ version, describeEngine }),
 ];
