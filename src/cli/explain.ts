@@ -8,6 +8,7 @@ import type { Reading, ReadingPair } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
 import { RemoteServers } from "../serve/remote-servers.js";
 import { RemoteVerbalizer } from "../serve/remote-verbalizer.js";
+import type { RemoteProtocol } from "../serve/remote-verbalizer.js";
 import type { Device } from "../tensor/index.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { UsageError } from "./output.js";
@@ -92,6 +93,8 @@ export interface ExplainSettings {
   readonly threads?: number;
   /** Servers that run the verbalizer. Defaults to none: it runs here. */
   readonly server?: readonly string[];
+  /** What they speak. Defaults to "sglang". */
+  readonly serverKind?: RemoteProtocol;
 }
 
 /** The pair, or its reconstructor and a client of the servers that run its verbalizer. */
@@ -100,7 +103,13 @@ async function pairOf(
     pair,
     ar,
     server,
-  }: { readonly pair: string; readonly ar: string | undefined; readonly server: readonly string[] },
+    serverKind,
+  }: {
+    readonly pair: string;
+    readonly ar: string | undefined;
+    readonly server: readonly string[];
+    readonly serverKind: RemoteProtocol;
+  },
   device: Device,
   { stderr, env }: Pick<CommandContext, "stderr" | "env">,
 ): Promise<ReadingPair & Disposable> {
@@ -116,7 +125,7 @@ async function pairOf(
   try {
     const { layer } = reconstructor.contract;
     const folder = whole ? path.join(pair, PAIR_FOLDERS.verbalizer) : pair;
-    const verbalizer = await RemoteVerbalizer.load(folder, servers, { layer });
+    const verbalizer = await RemoteVerbalizer.load(folder, servers, { layer, protocol: serverKind });
     const target = loaded.sidecar.baseCheckpoint;
     return {
       verbalizer,
@@ -144,12 +153,13 @@ export async function explainText(
     maxNewTokens = 200,
     seed = 0,
     server = [],
+    serverKind = "sglang",
   }: ExplainSettings,
   context: Pick<CommandContext, "stdout" | "stderr" | "env" | "json" | "signal">,
 ): Promise<void> {
   const { stdout, json, signal } = context;
   using device = await deviceFor(verbalizerFolders(pair), { threads });
-  using nla = await pairOf({ pair, ar, server }, device, context);
+  using nla = await pairOf({ pair, ar, server, serverKind }, device, context);
   using target = await loadTarget(targetOf(model, nla.target), device);
   const { length } = target.tokenizer.encode(text, { addSpecialTokens: true });
   const page = json ? null : new ReadingPage(context);
@@ -209,7 +219,13 @@ export const explainCommand: CommandEntry = {
     { flags: "--seed <n>", description: "of sampling", default: 0, parse: wholeNumber("--seed") },
     {
       flags: "--server <url...>",
-      description: "servers with SGLang's /generate that run the verbalizer ($NLA_API_KEY is sent)",
+      description: "servers that run the verbalizer ($NLA_API_KEY is sent)",
+    },
+    {
+      flags: "--server-kind <name>",
+      description: "SGLang's /generate with input_embeds, or vLLM's /v1/completions with prompt_embeds",
+      choices: ["sglang", "vllm"],
+      default: "sglang",
     },
     {
       flags: "--threads <n>",

@@ -13,6 +13,7 @@ import { contractOf } from "../nla/sidecar-contract.js";
 import type { Explanation, ExplainOptions } from "../nla/verbalizer.js";
 import { loadTokenizer } from "../text/tokenizer.js";
 import type { RemoteServers } from "./remote-servers.js";
+import { torchTensor } from "./torch-tensor.js";
 
 /** What a client asks a server for. */
 export interface RemoteRequest {
@@ -60,6 +61,17 @@ export function textOfReply(reply: unknown): { readonly text: string; readonly f
   return { text, finish: type === "length" ? "length" : "stop" };
 }
 
+/** The text of vLLM's reply to `/v1/completions`. @throws NlaError `remote.reply` */
+function textOfCompletion(reply: unknown): { readonly text: string; readonly finish: "stop" | "length" } {
+  const [choice] =
+    (reply as { choices?: { text?: unknown; finish_reason?: unknown }[] } | null)?.choices ?? [];
+  if (typeof choice?.text !== "string") throw replyError(JSON.stringify(reply)?.slice(0, 80) ?? "nothing");
+  return { text: choice.text, finish: choice.finish_reason === "length" ? "length" : "stop" };
+}
+
+/** What servers speak: SGLang's `/generate` with `input_embeds`, or vLLM's `/v1/completions` with `prompt_embeds`. */
+export type RemoteProtocol = "sglang" | "vllm";
+
 /** A verbalizer on servers. */
 export class RemoteVerbalizer {
   readonly contract: Contract;
@@ -67,6 +79,7 @@ export class RemoteVerbalizer {
   readonly #rows: readonly Float32Array[];
   readonly #context: number;
   readonly #servers: RemoteServers;
+  readonly #protocol: RemoteProtocol;
 
   private constructor(
     contract: Contract,
@@ -74,7 +87,9 @@ export class RemoteVerbalizer {
     rows: readonly Float32Array[],
     context: number,
     servers: RemoteServers,
+    protocol: RemoteProtocol,
   ) {
+    this.#protocol = protocol;
     this.contract = contract;
     this.#prompt = prompt;
     this.#rows = rows;
@@ -91,7 +106,7 @@ export class RemoteVerbalizer {
   static async load(
     directory: string,
     servers: RemoteServers,
-    options: { readonly layer?: number } = {},
+    options: { readonly layer?: number; readonly protocol?: RemoteProtocol } = {},
   ): Promise<RemoteVerbalizer> {
     const sidecar = await readModelSidecar(directory);
     const tokenizer = await loadTokenizer(directory);
@@ -107,7 +122,14 @@ export class RemoteVerbalizer {
         const row = rounded(all.slice(id * dim, (id + 1) * dim));
         return embeddingScale === 1 ? row : rounded(row.map((value) => value * embeddingScale));
       });
-      return new RemoteVerbalizer(contract, prompt, rows, config.contextLength, servers);
+      return new RemoteVerbalizer(
+        contract,
+        prompt,
+        rows,
+        config.contextLength,
+        servers,
+        options.protocol ?? "sglang",
+      );
     } finally {
       await weights.close();
     }
@@ -158,12 +180,28 @@ export class RemoteVerbalizer {
           ...(topP < 1 ? { top_p: topP } : {}),
           ...(topK > 0 ? { top_k: topK } : {}),
         });
-        const { text: response, finish } = textOfReply(await this.#servers.post("/generate", body, signal));
+        const { text: response, finish } = await this.#ask(body, signal);
         const { format } = this.contract;
         const cut = finish === "length" && format === "plain";
         const text = cut ? null : extractExplanation(response, { format });
         return { vector: i, text, response, tokens: [], logProbs: [], entropies: [], finish };
       }),
     );
+  }
+
+  async #ask({ input_embeds: embeds, sampling_params: sampling }: RemoteRequest, signal?: AbortSignal) {
+    if (this.#protocol === "sglang") {
+      return textOfReply(
+        await this.#servers.post("/generate", { input_embeds: embeds, sampling_params: sampling }, signal),
+      );
+    }
+    const { max_new_tokens: tokens, sampling_seed: seed, ...rest } = sampling;
+    const body = {
+      prompt_embeds: torchTensor(embeds).toString("base64"),
+      max_tokens: tokens,
+      ...(seed === undefined ? {} : { seed }),
+      ...rest,
+    };
+    return textOfCompletion(await this.#servers.post("/v1/completions", body, signal));
   }
 }

@@ -1,7 +1,9 @@
 // The server over real sockets: the reference client's recorded requests, what it answers to bad ones, and that it lives through them;
 // and our client against several servers, one of which dies.
 import { readFileSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
 import { connect } from "node:net";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -455,6 +457,34 @@ describe("the NLA's routes", () => {
     expect((await running).status).toBe(200);
     for (const each of models) await each[Symbol.asyncDispose]();
     await expect(fetch(`${url}/health`)).rejects.toThrow();
+  });
+
+  it("to vLLM a prompt goes as a saved tensor: a ZIP with the numbers and their shape", async () => {
+    let seen: Record<string, unknown> = {};
+    const fake = createServer((request, response) => {
+      const parts: Buffer[] = [];
+      request.on("data", (part: Buffer) => parts.push(part));
+      request.on("end", () => {
+        seen = JSON.parse(Buffer.concat(parts).toString()) as Record<string, unknown>;
+        response.end(JSON.stringify({ choices: [{ text: "a dog", finish_reason: "stop" }] }));
+      });
+    });
+    await new Promise<void>((resolve) => fake.listen(0, "127.0.0.1", resolve));
+    const { port } = fake.address() as AddressInfo;
+    const pool = new RemoteServers([`http://127.0.0.1:${port}`]);
+    const options = { layer: 2, protocol: "vllm" } as const;
+    const verbalizer = await RemoteVerbalizer.load(path.join(scratch, "verbalizer"), pool, options);
+    const vector = Float32Array.from({ length: 64 }, (_, i) => i - 30);
+    const [explanation] = await verbalizer.explain([vector], { maxNewTokens: 7 });
+    fake.close();
+    expect(explanation).toMatchObject({ text: "a dog", finish: "stop" });
+    expect(seen).toMatchObject({ max_tokens: 7, temperature: 0, skip_special_tokens: false });
+    const rows = verbalizer.request(vector).input_embeds;
+    const bytes = Buffer.from(seen["prompt_embeds"] as string, "base64");
+    const data = Buffer.from(Float32Array.from(rows.flat()).buffer);
+    expect(bytes.subarray(0, 4).toString("latin1")).toBe("PK\u0003\u0004");
+    expect(bytes.indexOf(data)).toBeGreaterThan(0);
+    expect(bytes.includes("torch._utils\n_rebuild_tensor_v2")).toBe(true);
   });
 
   it("numbers are sent with as few digits as read back to the same float32", () => {
