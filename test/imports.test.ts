@@ -17,7 +17,22 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   pipeline: ["tensor", "model", "text", "data", "nla"],
   evaluate: ["tensor", "model", "text", "data", "nla", "world"],
   train: ["tensor", "model", "text", "data", "nla", "pipeline", "evaluate", "world"],
-  cli: ["engine", "tensor", "model", "text", "data", "nla", "pipeline", "evaluate", "train", "world"],
+  check: ["tensor", "model", "text", "data", "nla", "pipeline", "train"],
+  serve: ["tensor", "model", "text", "data", "nla"],
+  cli: [
+    "check",
+    "serve",
+    "engine",
+    "tensor",
+    "model",
+    "text",
+    "data",
+    "nla",
+    "pipeline",
+    "evaluate",
+    "train",
+    "world",
+  ],
 };
 // These may load native libraries; koffi is the engine's alone.
 const NATIVE: Readonly<Record<string, string>> = { koffi: "engine", "@duckdb/node-api": "data" };

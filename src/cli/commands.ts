@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import { describeEngine } from "../engine/index.js";
 import { benchCommand } from "./bench.js";
+import { checkCommand } from "./check.js";
 import { conformanceCommand } from "./conformance.js";
 import { dataCommand } from "./data.js";
 import { doctorCommand } from "./doctor.js";
@@ -10,7 +11,9 @@ import { explainCommand } from "./explain.js";
 import { forwardCommand } from "./forward.js";
 import { probeCommand } from "./probe.js";
 import type { CommandEntry } from "./program.js";
+import { pushCommand } from "./push.js";
 import { quickstartCommand } from "./quickstart.js";
+import { serveCommand } from "./serve.js";
 import { trainCommand } from "./train.js";
 import { worldCommand } from "./world.js";
 
@@ -27,10 +30,13 @@ export const COMMANDS: readonly CommandEntry[] = [
   explainCommand,
   evalCommand,
   dataCommand,
+  checkCommand,
   worldCommand,
   probeCommand,
   forwardCommand,
   conformanceCommand,
+  serveCommand({ version }),
+  pushCommand,
   benchCommand(),
   doctorCommand({ version, describeEngine }),
 ];

@@ -20,6 +20,7 @@ import { readShown } from "../pipeline/show.js";
 import type { Shown } from "../pipeline/show.js";
 import { shuffleRows } from "../pipeline/shuffle.js";
 import { splitByDocument } from "../pipeline/split.js";
+import { runCommand } from "./data-run.js";
 import { deviceFor } from "./device-for.js";
 import { loadTokenizer } from "../text/tokenizer.js";
 import type { Tokenizer } from "../text/tokenizer.js";
@@ -130,7 +131,12 @@ const extract: CommandEntry = {
   name: "extract",
   summary: "run a model over a corpus and write its activations at random positions",
   options: [
-    { flags: "--model <dir>", description: "Hugging Face folder, or a bundled name", required: true },
+    {
+      flags: "--model <dir>",
+      hub: "name",
+      description: "Hugging Face folder, or a bundled name",
+      required: true,
+    },
     {
       flags: "--layer <k>",
       description: "block whose output is taken, from 0",
@@ -282,8 +288,16 @@ const build: CommandEntry = {
   arguments: [{ name: "<input>", description: "labelled activations; for rl and eval also others" }],
   options: [
     { flags: "--set <name>", description: "which set to build", choices: SET_NAMES, required: true },
-    { flags: "--pair <dir>", description: "folder of a verbalizer whose prompts and marker to use" },
-    { flags: "--model <dir>", description: "or, for a new pair, the target's folder, with both templates" },
+    {
+      flags: "--pair <dir>",
+      hub: "folder",
+      description: "folder of a verbalizer whose prompts and marker to use",
+    },
+    {
+      flags: "--model <dir>",
+      hub: "name",
+      description: "or, for a new pair, the target's folder, with both templates",
+    },
     { flags: "--verbalizer-template <text>", description: "prompt with {injection_char} in it" },
     { flags: "--reconstructor-template <text>", description: "prompt with {explanation} in it" },
     {
@@ -410,5 +424,5 @@ export const dataCommand: CommandEntry = {
     { command: "nla data extract --help", does: "the first stage" },
     { command: "nla data show FILE", does: "what a stage wrote" },
   ],
-  commands: [extract, split, label, build, shuffle, show],
+  commands: [runCommand, extract, split, label, build, shuffle, show],
 };

@@ -223,6 +223,7 @@ export const evalCommand: CommandEntry = {
     },
     {
       flags: "--model <dir>",
+      hub: "name",
       description: "take the activations of the held-out texts anew from this model",
     },
     { flags: "--report <file>", description: "also write a report, one HTML file" },

@@ -1,9 +1,15 @@
 // `nla explain`: reads a text token by token and prints, as readings come, what the NLA says at each and how faithful it is.
 import { readFile } from "node:fs/promises";
+import path from "node:path";
 import { messageOf, NlaError } from "../error.js";
-import { loadNla, read } from "../nla/read.js";
-import type { Reading } from "../nla/read.js";
+import { loadReconstructor } from "../nla/pair-files.js";
+import { loadNla, PAIR_FOLDERS, read } from "../nla/read.js";
+import type { Reading, ReadingPair } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
+import { RemoteServers } from "../serve/remote-servers.js";
+import { RemoteVerbalizer } from "../serve/remote-verbalizer.js";
+import type { RemoteProtocol } from "../serve/remote-verbalizer.js";
+import type { Device } from "../tensor/index.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
 import type { Holding } from "../model/index.js";
 import { UsageError } from "./output.js";
@@ -88,6 +94,53 @@ export interface ExplainSettings {
   readonly seed?: number;
   readonly threads?: number;
   readonly quantize?: Holding;
+  /** Servers that run the verbalizer. Defaults to none: it runs here. */
+  readonly server?: readonly string[];
+  /** What they speak. Defaults to "sglang". */
+  readonly serverKind?: RemoteProtocol;
+}
+
+/** The pair, or its reconstructor and a client of the servers that run its verbalizer. */
+async function pairOf(
+  {
+    pair,
+    ar,
+    server,
+    serverKind,
+  }: {
+    readonly pair: string;
+    readonly ar: string | undefined;
+    readonly server: readonly string[];
+    readonly serverKind: RemoteProtocol;
+  },
+  device: Device,
+  { stderr, env }: Pick<CommandContext, "stderr" | "env">,
+): Promise<ReadingPair & Disposable> {
+  if (server.length === 0) return loadNla(pair, device, ar === undefined ? {} : { reconstructor: ar });
+  const apiKey = env["NLA_API_KEY"];
+  const servers = new RemoteServers(server, {
+    ...(apiKey ? { apiKey } : {}),
+    onRetired: (url, reason) => stderr.write(`note: ${url} is not asked any more: ${reason}\n`),
+  });
+  const whole = ar === undefined;
+  const loaded = await loadReconstructor(whole ? path.join(pair, PAIR_FOLDERS.reconstructor) : ar, device);
+  const reconstructor = loaded.model;
+  try {
+    const { layer } = reconstructor.contract;
+    const folder = whole ? path.join(pair, PAIR_FOLDERS.verbalizer) : pair;
+    const verbalizer = await RemoteVerbalizer.load(folder, servers, { layer, protocol: serverKind });
+    const target = loaded.sidecar.baseCheckpoint;
+    return {
+      verbalizer,
+      reconstructor,
+      layer,
+      target,
+      [Symbol.dispose]: () => reconstructor[Symbol.dispose](),
+    };
+  } catch (thrown) {
+    reconstructor[Symbol.dispose]();
+    throw thrown;
+  }
 }
 
 /** Reads a text and prints it as it goes, or as JSON at the end. */
@@ -103,12 +156,14 @@ export async function explainText(
     temperature = 0,
     maxNewTokens = 200,
     seed = 0,
+    server = [],
+    serverKind = "sglang",
   }: ExplainSettings,
-  context: Pick<CommandContext, "stdout" | "env" | "json" | "signal">,
+  context: Pick<CommandContext, "stdout" | "stderr" | "env" | "json" | "signal">,
 ): Promise<void> {
   const { stdout, json, signal } = context;
   using device = await deviceFor(verbalizerFolders(pair), { threads });
-  using nla = await loadNla(pair, device, ar === undefined ? {} : { reconstructor: ar });
+  using nla = await pairOf({ pair, ar, server, serverKind }, device, context);
   using target = await loadTarget(targetOf(model, nla.target), device, quantize);
   const { length } = target.tokenizer.encode(text, { addSpecialTokens: true });
   const page = json ? null : new ReadingPage(context);
@@ -131,11 +186,21 @@ export const explainCommand: CommandEntry = {
   summary: "read a text token by token: what the model's activations say",
   arguments: [{ name: "[text]", description: "the text to read" }],
   options: [
-    { flags: "--nla <dir>", description: "a run folder, or a verbalizer's folder with --ar", required: true },
-    { flags: "--ar <dir>", description: "the reconstructor's folder, for a pair that lies apart" },
+    {
+      flags: "--nla <dir>",
+      hub: "folder",
+      description: "a run folder, or a verbalizer's folder with --ar",
+      required: true,
+    },
+    {
+      flags: "--ar <dir>",
+      hub: "folder",
+      description: "the reconstructor's folder, for a pair that lies apart",
+    },
     { flags: "--file <file>", description: "read the text from a file" },
     {
       flags: "--model <dir>",
+      hub: "name",
       description: "the model to read; by default the one that the NLA's sidecar names",
     },
     {
@@ -156,6 +221,16 @@ export const explainCommand: CommandEntry = {
       parse: wholeNumber("--max-new-tokens", 1),
     },
     { flags: "--seed <n>", description: "of sampling", default: 0, parse: wholeNumber("--seed") },
+    {
+      flags: "--server <url...>",
+      description: "servers that run the verbalizer ($NLA_API_KEY is sent)",
+    },
+    {
+      flags: "--server-kind <name>",
+      description: "SGLang's /generate with input_embeds, or vLLM's /v1/completions with prompt_embeds",
+      choices: ["sglang", "vllm"],
+      default: "sglang",
+    },
     {
       flags: "--threads <n>",
       description: "CPU threads; by default all cores",

@@ -106,7 +106,12 @@ export const forwardCommand: CommandEntry = {
   name: "forward",
   summary: "run a model over token ids and write its residual streams and logits",
   options: [
-    { flags: "--model <dir>", description: "a model folder, or a bundled model", required: true },
+    {
+      flags: "--model <dir>",
+      hub: "name",
+      description: "a model folder, or a bundled model",
+      required: true,
+    },
     { flags: "--ids <json>", description: "lists of token ids, or @FILE with them", required: true },
     { flags: "--out <file>", description: "the safetensors file to write, float32", required: true },
     { flags: "--capture <blocks>", description: "all, or block numbers such as 0,1,2", parse: parseCapture },

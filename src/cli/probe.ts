@@ -92,7 +92,7 @@ export const probeCommand: CommandEntry = {
   name: "probe",
   summary: "measure which facts of the world are linearly present at each layer",
   options: [
-    { flags: "--model <dir>", description: "a target trained on the world", required: true },
+    { flags: "--model <dir>", hub: "name", description: "a target trained on the world", required: true },
     { flags: "--layers <list>", description: "blocks, such as 0,2, or all", default: "all" },
     {
       flags: "--documents <n>",

@@ -1,6 +1,7 @@
 // The command line as a value: a table of commands in, one function from arguments to exit code out. A command is one file
 // that exports one entry of the table; nothing here knows what any of them does.
 import { Command, CommanderError, Option } from "commander";
+import { localFolder } from "./hub-names.js";
 import { EXIT_CODES, reportError, UsageError } from "./output.js";
 import type { CliStreams } from "./output.js";
 import { listenForInterrupt } from "./signal.js";
@@ -29,6 +30,11 @@ export interface CommandOption {
   readonly default?: string | number | boolean;
   readonly choices?: readonly string[];
   readonly required?: boolean;
+  /**
+   * The value may be a name of the hub, which is downloaded before the action runs: `name` leaves it as it is (the model that data came
+   * from keeps its name), `folder` makes it the path of the files.
+   */
+  readonly hub?: "name" | "folder";
   /** Turns the text into a value; throws a {@link UsageError} for a bad one. */
   readonly parse?: (text: string, previous: unknown) => unknown;
 }
@@ -100,7 +106,24 @@ function option({
   return made;
 }
 
-type Run = (action: CommandAction, command: Command) => Promise<void>;
+type Run = (entry: CommandEntry, command: Command) => Promise<void>;
+
+/** The options with hub names downloaded. */
+async function withHubNames(
+  { options = [] }: CommandEntry,
+  values: Readonly<Record<string, unknown>>,
+  context: CommandContext,
+): Promise<Record<string, unknown>> {
+  const resolved: Record<string, unknown> = { ...values };
+  for (const each of options) {
+    const key = option(each).attributeName();
+    const value = resolved[key];
+    if (each.hub === undefined || typeof value !== "string") continue;
+    const folder = await localFolder(value, context);
+    if (each.hub === "folder") resolved[key] = folder;
+  }
+  return resolved;
+}
 
 function register(parent: Command, entry: CommandEntry, path: string, run: Run): void {
   const command = parent.command(entry.name).summary(entry.summary).description(entry.summary);
@@ -110,7 +133,7 @@ function register(parent: Command, entry: CommandEntry, path: string, run: Run):
   const { action } = entry;
   if (action) {
     command.option("--json", entry.jsonHelp ?? "print JSON");
-    command.action(() => run(action, command));
+    command.action(() => run(entry, command));
   }
   const width = Math.max(...entry.examples.map((each) => each.command.length));
   const examples = entry.examples.map((each) => `  ${each.command.padEnd(width)}  ${each.does}`);
@@ -158,14 +181,15 @@ export async function runCli(
     })
     .showSuggestionAfterError(true);
   const json = args.slice(0, args.includes("--") ? args.indexOf("--") : undefined).includes("--json");
-  const run: Run = async (action, command) => {
+  const run: Run = async (entry, command) => {
     using interruption = listenForInterrupt({
       source: signals,
       onFirst: () => void stderr.write("\nstopping; press Ctrl-C again to stop at once\n"),
     });
     const { signal } = interruption;
     const context: CommandContext = { ...streams, signal, json };
-    code = (await action(command.processedArgs, command.opts(), context)) ?? EXIT_CODES.ok;
+    const values = await withHubNames(entry, command.opts(), context);
+    code = (await entry.action?.(command.processedArgs, values, context)) ?? EXIT_CODES.ok;
   };
   for (const entry of commands) register(program, entry, "nla", run);
   try {

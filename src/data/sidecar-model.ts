@@ -45,6 +45,8 @@ export interface ModelSidecar {
   readonly createdBy: string;
   /** K: activations are the output of block K, and a reconstructor has K+1 blocks. Null where the file does not say. */
   readonly layerIndex: number | null;
+  /** Which of its spellings the file has, e.g. ["critic.extraction_layer_index"]. */
+  readonly layerKeys: readonly string[];
   /** lr, loss_type and the like, as they are. */
   readonly training: YamlMap | null;
   readonly spelling: "training" | "released";
@@ -116,7 +118,11 @@ function checkTemplates({ av, ar }: PromptTemplates, role: "av" | "ar" | null, t
  * The layer, which has five spellings. Where they disagree the first stated of critic.extraction_layer_index,
  * critic.num_hidden_layers (the reference's order), then ar.*, then the top-level key wins, with a note.
  */
-function readLayer(top: Fields): { layerIndex: number | null; notes: readonly string[] } {
+function readLayer(top: Fields): {
+  layerIndex: number | null;
+  layerKeys: readonly string[];
+  notes: readonly string[];
+} {
   const stated = ["critic", "ar"].flatMap((name) => {
     const part = top.partOrNull(name);
     return ["extraction_layer_index", "num_hidden_layers"].map((key) => ({
@@ -131,6 +137,7 @@ function readLayer(top: Fields): { layerIndex: number | null; notes: readonly st
   const list = given.map(({ name, value }) => `${name}: ${value}`).join(", ");
   return {
     layerIndex: first?.value ?? null,
+    layerKeys: given.map(({ name }) => name),
     notes: agree ? [] : [`the layer is stated differently (${list}); ${first?.name} is used`],
   };
 }

@@ -106,3 +106,36 @@ export class KvCache implements CacheTensors, Disposable {
     for (const block of this.#blocks) block[Symbol.dispose]();
   }
 }
+
+/**
+ * Copies rows of one cache into rows of another with as many slots and the same layout: row `from[i]` of `source` becomes row `to[i]` of
+ * `target`.
+ */
+export async function copyRows(
+  model: Decoder,
+  source: KvCache,
+  from: readonly number[],
+  target: KvCache,
+  to: readonly number[],
+): Promise<void> {
+  const { kvHeads, headDim, layers } = model.config;
+  const width = kvHeads * source.slots * headDim;
+  const { dtype } = target.layout;
+  using g = new Graph(model.device, { recording: false });
+  const picked = g.input("from", [from.length], "i32");
+  const placed = g.input("to", [to.length], "i32");
+  g.boundIndices("copyRows", picked, source.rows);
+  g.boundIndices("copyRows", placed, target.rows);
+  for (let k = 0; k < layers; k++) {
+    for (const [a, b] of [
+      [source.keys(k), target.keys(k)],
+      [source.values(k), target.values(k)],
+    ] as const) {
+      const flat = g.emit("reshape_4d", [source.rows, width], dtype, a, width, source.rows, 1, 1);
+      const rows = g.emit("get_rows", [from.length, width], "f32", flat, picked);
+      const into = g.emit("reshape_4d", [target.rows, width], dtype, b, width, target.rows, 1, 1);
+      g.expand(g.emit("set_rows", [target.rows, width], dtype, into, rows, placed));
+    }
+  }
+  await g.run({ from: Int32Array.from(from), to: Int32Array.from(to) });
+}

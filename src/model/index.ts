@@ -1,6 +1,8 @@
 // What the model layer shows to the layers above.
 export { attentionMask, packedRows, padBatch, pickRows } from "./batch.js";
 export type { Batch, PadOptions } from "./batch.js";
+export { Batcher } from "./batcher.js";
+export type { BatcherLoad, BatcherOptions, BatchRequest, BatchResult } from "./batcher.js";
 export { benchDecode, benchExtract, benchTrain } from "./bench.js";
 export type { BenchOptions, BenchReport } from "./bench.js";
 export type { BenchProfile, ProfileLine } from "./bench-profile.js";
@@ -32,5 +34,6 @@ export { EMBEDDING, FINAL_NORM, HEAD, parameterCount, parameterShapes } from "./
 export type { Parts } from "./parameters.js";
 export { checkLayer, headOf, injectionValues, lastRows, run } from "./run.js";
 export type { Injection, RunOptions, RunResult } from "./run.js";
+export type { Choice } from "./next-token.js";
 export type { SamplingOptions } from "./sampling.js";
 export { threadsFor } from "./threads.js";

@@ -19,6 +19,14 @@ export interface Nla extends Disposable {
   readonly target: string | null;
 }
 
+/** What {@link read} needs of a pair: the verbalizer may run elsewhere. */
+export interface ReadingPair {
+  readonly verbalizer: Pick<Verbalizer, "contract" | "explain">;
+  readonly reconstructor: Pick<Reconstructor, "contract" | "reconstructSome">;
+  readonly layer: number;
+  readonly target: string | null;
+}
+
 /** Folders of a pair in a run folder. */
 export const PAIR_FOLDERS = { verbalizer: "verbalizer", reconstructor: "reconstructor" } as const;
 
@@ -142,7 +150,7 @@ export interface Reading {
  */
 export async function read(
   target: Target,
-  nla: Nla,
+  nla: ReadingPair,
   text: string,
   options: ReadOptions = {},
 ): Promise<Reading> {
@@ -202,7 +210,7 @@ export async function read(
   return { model: target.name, layer: nla.layer, tokens };
 }
 
-function checkFit(target: Target, nla: Nla): void {
+function checkFit(target: Target, nla: ReadingPair): void {
   const { dim, layers } = target.model.config;
   const { contract } = nla.verbalizer;
   if (dim === contract.dim && contract.layer < layers) return;

@@ -42,6 +42,7 @@ export function sidecarOf(contract: Contract, facts: CheckpointFacts, endId: num
     createdAt: createdAtNow(),
     createdBy: "nlakit",
     layerIndex: contract.layer,
+    layerKeys: [],
     training: null,
     spelling: "released",
     injection: { kind: injection.kind },

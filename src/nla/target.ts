@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import path from "node:path";
+import { cachedSnapshot, parseHubName } from "../data/hub-cache.js";
 import { NlaError } from "../error.js";
 import { openGguf } from "../data/gguf.js";
 import { isGguf, loadDecoder, run } from "../model/index.js";
@@ -22,8 +23,11 @@ export interface Target extends Disposable {
   readonly tokenizer: Tokenizer;
 }
 
-/** The folder of a target: a bundled name's inside the package, else the path itself. */
+/** The folder of a target: a bundled name's inside the package, a hub name's in the cache if it is there, else the path itself. */
 export function targetDirectory(name: string): string {
+  const hub = parseHubName(name);
+  const cached = hub === null ? null : cachedSnapshot(hub);
+  if (cached !== null) return cached;
   const bundled = (BUNDLED as readonly string[]).includes(name) && !existsSync(name);
   // Two folders up from src/nla and from dist/nla alike.
   return bundled ? path.resolve(import.meta.dirname, "../../assets", name) : name;

@@ -12,7 +12,8 @@ const SMALL_CONTEXT = 512;
 
 type Wording = Pick<ContractDraft, "format" | "verbalizerTemplate" | "reconstructorTemplate">;
 
-const TAGGED: Wording = {
+/** The wording for models that can afford tags. */
+export const TAGGED: Wording = {
   format: "tags",
   verbalizerTemplate:
     "Inside the brackets is an activation of a language model, taken while it read a text: <act>{injection_char}</act>\n" +
