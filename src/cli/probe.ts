@@ -74,13 +74,13 @@ function distanceTable(results: readonly ProbeResult[], layer: number): string {
   const at = results.filter((each) => each.layer === layer && each.category !== "word");
   const buckets = [...new Map(at.flatMap(({ byDistance }) => byDistance.map(({ from, to }) => [from, to])))];
   buckets.sort((a, b) => (a[0] as number) - (b[0] as number));
-  const rows = at.map(({ category, byDistance }) => [
-    category as string,
-    ...buckets.map(([from]) => {
+  const rows = at.map(({ category, byDistance }) => {
+    const cells = buckets.map(([from]) => {
       const found = byDistance.find((each) => each.from === from);
       return found ? withInterval(found.accuracy) : "-";
-    }),
-  ]);
+    });
+    return [String(category)].concat(cells);
+  });
   const heads = buckets.map(([from, to]) => right(rangeText(from as number, to as number | null)));
   const title = `Block ${layer} does best at the gates. By tokens since the text showed the fact:`;
   return `${title}\n${table([{ header: "fact" }, ...heads], rows)}`;
