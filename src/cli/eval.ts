@@ -156,7 +156,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
 /** The report of a run's folder as HTML. */
 async function reportHtml(
   directory: string,
-  { model, layer, greedy, sampled }: Awaited<ReturnType<typeof evaluateBoth>>,
+  { model, layer, greedy, sampled, claims }: Awaited<ReturnType<typeof evaluateBoth>>,
 ): Promise<string> {
   const config = path.join(directory, RUN_LAYOUT.config);
   return renderReport({
@@ -165,6 +165,7 @@ async function reportHtml(
     layer,
     evaluation: greedy,
     sampled,
+    claims,
     metrics: await readRows(path.join(directory, RUN_LAYOUT.metrics)),
     samples: await readRows(path.join(directory, RUN_LAYOUT.samples)),
     config: existsSync(config) ? await readFile(config, "utf8") : null,

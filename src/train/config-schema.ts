@@ -5,7 +5,7 @@
 import { z } from "zod";
 
 /** Targets that ship inside the package and are named, not pathed. */
-export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K"];
+export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K", "smallworld"];
 
 // `unit` travels through z.toJSONSchema into the documentation; "" where a key has none.
 function key<S extends z.ZodType>(schema: S, description: string, unit = ""): S {

@@ -34,6 +34,8 @@ export interface DataFacts {
 // Characters of the text after a position that a label may need, per word of it.
 const CHARACTERS_PER_WORD = 24;
 
+const WORLD_BATCH = 48;
+
 /** Runs the data stages that are not done yet. */
 export async function makeData(context: RunContext): Promise<DataFacts> {
   const { run, config, target, signal, progress } = context;
@@ -64,6 +66,8 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
       },
       textAfter: labels.kind === "world" ? 0 : labels.words_after * CHARACTERS_PER_WORD,
       out: await stage.output(RUN_LAYOUT.base),
+      // Documents of the world are short: larger passes cost no memory to speak of.
+      ...(worldSeedOf(corpus.path) === null ? {} : { batchDocuments: WORLD_BATCH }),
       onProgress: ({ documents, rows }) => live.report({ step: documents, numbers: { rows } }),
       signal,
     });
