@@ -85,9 +85,9 @@ export const BUNDLE_LAYOUT = {
 } as const;
 
 /** Documents that the card is measured on: in no training set and in no probe. */
-export const CARD_ROWS = { start: 40_000_000, documents: 300, positions: 4 } as const;
+export const CARD_ROWS = { start: 40_000_000, documents: 250, positions: 4 } as const;
 const SAMPLE_DOCUMENTS = 60;
-const PROBE_DOCUMENTS = 1500;
+const PROBE_DOCUMENTS = 700;
 // Of the logs only every so many steps are kept, and every evaluation.
 const LOG_EVERY = 10;
 
