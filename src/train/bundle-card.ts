@@ -71,7 +71,7 @@ export function renderCard(card: BundleCard, config: TrainConfig): string {
   return `# Smallworld: a target and an NLA of it
 
 A Llama of 0.9 million parameters that was trained on documents of Smallworld (docs/world.md), and the verbalizer and reconstructor that
-read the output of its block ${config.layer}. All in BF16. Made by \`npm run smallworld\` on ${card.made}, on ${card.machine}, one seed.
+read the output of its block ${config.layer}. All in BF16. Made by the steps of \`npm run smallworld\` on ${card.made}, on ${card.machine}, one seed.
 
 It is here to show and to test the tools on facts that are known. The target was trained with a future loss that makes it carry what its
 document is about (docs/target.md), so nothing here says what larger models carry by themselves.
