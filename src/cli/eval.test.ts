@@ -90,6 +90,7 @@ describe("nla eval", () => {
       "by_position",
       "sampled",
       "warm_start",
+      "claims",
     ]);
     expect(report).toMatchObject({
       n: rows,

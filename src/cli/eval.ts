@@ -6,10 +6,13 @@ import { writeFileAtomic } from "../data/files.js";
 import { activationsAnew } from "../evaluate/activations-anew.js";
 import { evaluateRows, fveGain } from "../evaluate/evaluation.js";
 import type { Evaluation, Gain, Range } from "../evaluate/evaluation.js";
+import { reportClaims } from "../evaluate/claim-report.js";
+import type { ClaimReport, NamedRows } from "../evaluate/claim-report.js";
 import { explainRows } from "../evaluate/explained-rows.js";
-import type { EvalRow } from "../evaluate/explained-rows.js";
+import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
 import { readHeldOutRows } from "../evaluate/held-out-rows.js";
 import { renderReport } from "../evaluate/report.js";
+import { isWorld } from "../evaluate/world-claims.js";
 import { loadNla } from "../nla/read.js";
 import type { Nla } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
@@ -18,6 +21,7 @@ import { loadConfig } from "../train/config.js";
 import { readRows } from "../train/metrics-log.js";
 import { openProgress } from "../train/progress.js";
 import { RUN_LAYOUT, trainingFile } from "../train/run-layout.js";
+import { renderClaims } from "./eval-claims.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 import { table, wrap } from "./table.js";
@@ -33,6 +37,8 @@ export interface EvalReport extends Evaluation {
   readonly sampled: PairNumbers;
   /** The warm-started pair on the same activations, greedy, and what training added to it; null where the run has none. */
   readonly warm_start: (PairNumbers & { readonly gain: Gain }) | null;
+  /** Claims held against the truth; null unless the documents are of the world. */
+  readonly claims: ClaimReport | null;
 }
 
 /** What is told of a pair beside the main one. */
@@ -87,6 +93,10 @@ async function heldOut(
   return await activationsAnew(target, rows, { layer, signal }); // awaited here: the target is freed at the end of this scope
 }
 
+function named(name: string, rows: readonly ExplainedRow[], { fve }: Evaluation): NamedRows {
+  return { name, fve, rows };
+}
+
 async function evaluateBoth(directory: string, flags: EvalFlags, context: CommandContext) {
   const { signal, stderr, env, json } = context;
   using device = await deviceFor(verbalizerFolders(directory), { threads: flags.threads });
@@ -110,24 +120,43 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
   const scoring = { mseScale, bootstrap: { resamples: flags.resamples, seed: flags.seed } };
   const after = await explain("greedy", nla, 0);
   const greedy = evaluateRows(after, scoring);
-  const sampled = evaluateRows(await explain("sampled", nla, 1), scoring);
+  const drawn = await explain("sampled", nla, 1);
+  const sampled = evaluateRows(drawn, scoring);
   const folders = {
     av: path.join(directory, RUN_LAYOUT.warmVerbalizer),
     ar: path.join(directory, RUN_LAYOUT.warmReconstructor),
   };
+  const others = [named("sampled, T=1", drawn, sampled)];
+  let warmRows: NamedRows | null = null;
   let warm: EvalReport["warm_start"] = null;
   if (existsSync(folders.av) && existsSync(folders.ar)) {
     using start = await loadNla(folders.av, device, { reconstructor: folders.ar });
     const before = await explain("warm start", start, 0);
-    warm = { ...part(evaluateRows(before, scoring)), gain: fveGain(after, before, scoring) };
+    const began = evaluateRows(before, scoring);
+    warm = { ...part(began), gain: fveGain(after, before, scoring) };
+    warmRows = named("warm start, greedy", before, began);
+    if (isWorld(rows)) {
+      const early = await explain("warm start, sampled", start, 1);
+      others.push(named("warm start, T=1", early, evaluateRows(early, scoring)));
+    }
   }
-  return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled, warm };
+  const claims = isWorld(rows)
+    ? await reportClaims(nla, {
+        greedy: named("greedy", after, greedy),
+        others,
+        warm: warmRows,
+        bootstrap: scoring.bootstrap,
+        maxNewTokens,
+        signal,
+      })
+    : null;
+  return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled, warm, claims };
 }
 
 /** The report of a run's folder as HTML. */
 async function reportHtml(
   directory: string,
-  { model, layer, greedy, sampled }: Awaited<ReturnType<typeof evaluateBoth>>,
+  { model, layer, greedy, sampled, claims }: Awaited<ReturnType<typeof evaluateBoth>>,
 ): Promise<string> {
   const config = path.join(directory, RUN_LAYOUT.config);
   return renderReport({
@@ -136,6 +165,7 @@ async function reportHtml(
     layer,
     evaluation: greedy,
     sampled,
+    claims,
     metrics: await readRows(path.join(directory, RUN_LAYOUT.metrics)),
     samples: await readRows(path.join(directory, RUN_LAYOUT.samples)),
     config: existsSync(config) ? await readFile(config, "utf8") : null,
@@ -147,7 +177,7 @@ function range([low, high]: Range): string {
 }
 
 /** The evaluation as a page for people. */
-export function renderEvaluation(name: string, { model, layer, ...report }: EvalReport): string {
+export function renderEvaluation(name: string, { model, layer, claims, ...report }: EvalReport): string {
   const numbers = ({ fve, intervals, cosine, length, failed }: EvalReport["sampled"]) => [
     fve.toFixed(3),
     range(intervals.fve),
@@ -206,6 +236,7 @@ export function renderEvaluation(name: string, { model, layer, ...report }: Eval
       positions,
     ),
     wrap(meaning, WIDTH).join("\n"),
+    ...(claims ? [renderClaims(claims)] : []),
     "",
   ].join("\n\n");
 }
@@ -268,6 +299,7 @@ export const evalCommand: CommandEntry = {
       ...both.greedy,
       sampled: part(both.sampled),
       warm_start: both.warm,
+      claims: both.claims,
     };
     if (flags.report !== undefined)
       await writeFileAtomic(flags.report, await reportHtml(directory as string, both));

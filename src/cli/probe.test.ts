@@ -33,6 +33,8 @@ describe("nla world train, nla probe", () => {
     expect(table.code).toBe(0);
     expect(table.out).toMatch(/fact +values +rows +commonest +block 0 +block 1/);
     expect(table.out).toMatch(/\nkind +\d+ +\d+ +0\.\d\d +\d\.\d\d \(\d\.\d\d to \d\.\d\d\) \| \d\.\d\d/);
+    expect(table.out).toMatch(/\njob +all +0\.70 +FAIL \d\.\d\d/);
+    expect(table.out).toMatch(/fact +0 to 11/);
     const json = await runNla(["probe", "--model", target, "--layers", "1", ...flags, "--json"]);
     const { results } = JSON.parse(json.out) as { results: { layer: number; category: string }[] };
     expect(new Set(results.map(({ layer }) => layer))).toEqual(new Set([1]));

@@ -1,7 +1,7 @@
 // `nla probe`: which facts of the world are linearly present at each layer of a target. Thin: probes are evaluate/world-probes.ts.
 import { performance } from "node:perf_hooks";
 import { loadTarget, targetDirectory } from "../nla/target.js";
-import { probeWorld } from "../evaluate/world-probes.js";
+import { bestLayer, GATES, probeWorld } from "../evaluate/world-probes.js";
 import type { ProbeResult } from "../evaluate/world-probes.js";
 import { openProgress } from "../train/progress.js";
 import { deviceFor } from "./device-for.js";
@@ -25,7 +25,7 @@ function right(header: string) {
   return { header, align: "right" as const };
 }
 
-/** The table of categories and layers, then test or real by distance from the cue. */
+/** The table of categories and layers, the gates, and every category by distance from what showed it at the layer to read. */
 export function renderProbes(results: readonly ProbeResult[]): string {
   const layers = [...new Set(results.map(({ layer }) => layer))];
   const categories = [...new Set(results.map(({ category }) => category))];
@@ -44,25 +44,50 @@ export function renderProbes(results: readonly ProbeResult[]): string {
   const main = table([...heads, ...layers.map((layer) => right(`block ${layer}`))], rows);
   const note =
     "Right on held-out documents, 95 % interval by document | the same probe fitted to shuffled labels.";
-  const tested = results.filter(({ category }) => category === "test");
-  const buckets = [
-    ...new Map(tested.flatMap(({ byDistance }) => byDistance.map((each) => [each.from, each.to]))),
-  ];
-  if (buckets.length === 0) return `${main}\n\n${note}\n`;
-  const distances = table(
-    [
-      { header: "tokens since the cue" },
-      right("rows"),
-      ...tested.map(({ layer }) => right(`block ${layer}`)),
-    ],
-    buckets.map(([from, to]) => {
-      const cells = tested.map(({ byDistance }) => byDistance.find((each) => each.from === from));
-      const range = to === null ? `${from} and more` : `${from} to ${(to as number) - 1}`;
-      const shown = cells.map((cell) => (cell ? withInterval(cell.accuracy) : "-"));
-      return [range, String(cells[0]?.rows ?? "")].concat(shown);
-    }),
-  );
-  return `${main}\n\n${note}\n\nTest or real:\n${distances}\n`;
+  const layer = bestLayer(results);
+  const parts = [main, note];
+  if (layer !== null) parts.push(gateTable(results, layers), distanceTable(results, layer));
+  return `${parts.join("\n\n")}\n`;
+}
+
+/** Each gate at each layer: what was wanted, what was found, and whether that is enough. */
+function gateTable(results: readonly ProbeResult[], layers: readonly number[]): string {
+  const rows = GATES.map(({ category, from, to, least }) => {
+    const gates = layers.map(
+      (layer) => results.find((each) => each.layer === layer && each.category === category)?.gate,
+    );
+    const cells = gates.map((gate) =>
+      gate
+        ? `${gate.passed ? "pass" : "FAIL"} ${withInterval(gate.accuracy)} | ${gate.control.toFixed(2)}`
+        : "-",
+    );
+    const range = from === 0 && to === null ? "all" : rangeText(from, to);
+    return [category as string, range, least.toFixed(2)].concat(cells);
+  });
+  const heads = [{ header: "gate" }, { header: "tokens since" }, right("at least")];
+  const body = table([...heads, ...layers.map((layer) => right(`block ${layer}`))], rows);
+  return `Gates of a target, before any NLA is trained on it; after the bar, shuffled labels:\n${body}`;
+}
+
+/** Every category at one layer, by how many tokens ago the text showed it. */
+function distanceTable(results: readonly ProbeResult[], layer: number): string {
+  const at = results.filter((each) => each.layer === layer && each.category !== "word");
+  const buckets = [...new Map(at.flatMap(({ byDistance }) => byDistance.map(({ from, to }) => [from, to])))];
+  buckets.sort((a, b) => (a[0] as number) - (b[0] as number));
+  const rows = at.map(({ category, byDistance }) => {
+    const cells = buckets.map(([from]) => {
+      const found = byDistance.find((each) => each.from === from);
+      return found ? withInterval(found.accuracy) : "-";
+    });
+    return [String(category)].concat(cells);
+  });
+  const heads = buckets.map(([from, to]) => right(rangeText(from as number, to as number | null)));
+  const title = `Block ${layer} does best at the gates. By tokens since the text showed the fact:`;
+  return `${title}\n${table([{ header: "fact" }, ...heads], rows)}`;
+}
+
+function rangeText(from: number, to: number | null): string {
+  return to === null ? `${from} and more` : `${from} to ${to - 1}`;
 }
 
 function withInterval({ value, low, high }: ProbeResult["accuracy"]): string {
@@ -122,7 +147,7 @@ export const probeCommand: CommandEntry = {
     { command: "nla probe --model DIR --layers 2 --documents 4000", does: "one layer, narrower intervals" },
   ],
   jsonHelp:
-    "{model, documents, results: [{layer, category, classes, trainRows, testRows, accuracy: {value, low, high, ...}, control, majority, byDistance}]}",
+    "{model, documents, results: [{layer, category, classes, trainRows, testRows, accuracy: {value, low, high, ...}, control, majority, byDistance, gate}]}",
   action: async (_, options, { stdout, stderr, env, json, signal }) => {
     const { model, layers, documents, positions, seed, threads } = options as unknown as ProbeFlags;
     using device = await deviceFor([targetDirectory(model)], { threads });

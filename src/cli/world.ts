@@ -16,6 +16,7 @@ import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry, CommandOption } from "./program.js";
 import { table, wrap } from "./table.js";
 import { worldPage } from "./world-page.js";
+import { worldBundleCommand } from "./world-bundle.js";
 import { worldTrainCommand } from "./world-train.js";
 
 const WIDTH = 100;
@@ -257,5 +258,12 @@ export const worldCommand: CommandEntry = {
   name: "world",
   summary: "a world with known truth: documents, words, entropy",
   examples: [{ command: "nla world truth --kind story", does: "one story and all that is true of it" }],
-  commands: [sampleCommand, vocabularyCommand, entropyCommand, truthCommand, worldTrainCommand],
+  commands: [
+    sampleCommand,
+    vocabularyCommand,
+    entropyCommand,
+    truthCommand,
+    worldTrainCommand,
+    worldBundleCommand,
+  ],
 };

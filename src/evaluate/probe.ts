@@ -22,7 +22,7 @@ export interface Design {
 const RIDGE = 1e-3;
 const STEPS = 40;
 // Rows times columns times classes of all steps of one fit. Above it (the last word: a thousand classes) there are fewer steps.
-const BUDGET = 4e8;
+const BUDGET = 1e9;
 const TINY = 1e-6;
 
 /**

@@ -1,6 +1,8 @@
 // The report of a run as one HTML file: how faithful the pair is and how it became so, with what its activations were said
 // to be on the way. Pure: everything it shows comes in; it asks for nothing from anywhere.
+import type { ClaimReport } from "./claim-report.js";
 import type { Evaluation } from "./evaluation.js";
+import { CLAIM_STYLE, claimsSection, markedExplanation } from "./report-claims.js";
 import { REPORT_STYLE } from "./report-style.js";
 import { decimal, optional, percent, plainZero, rangeText, tableHtml } from "./report-text.js";
 import { trainingSection } from "./report-training.js";
@@ -23,6 +25,8 @@ export interface ReportData {
   readonly samples: readonly Row[];
   /** The resolved config as text; null where there is none. */
   readonly config: string | null;
+  /** Claims held against the truth; null or absent where it is not known. */
+  readonly claims?: ClaimReport | null;
 }
 
 /** The report as HTML. */
@@ -38,13 +42,14 @@ export function renderReport(data: ReportData): string {
 <title>${escapeHtml(title)}</title>
 <style>
 ${REPORT_STYLE}
+${data.claims ? CLAIM_STYLE : ""}
 </style>
 </head>
 <body>
 <main>
 <h1>${escapeHtml(name)}</h1>
 <p class="lead">A Natural Language Autoencoder of ${escapeHtml(model)}, reading the output of block ${layer}.</p>
-${[headline(data.evaluation), numbers(data), trainingSection(curves, data.evaluation), readings(sampleHistories(data.samples)), positions(data.evaluation), configuration(data.config)].filter((part) => part !== "").join("\n")}
+${[headline(data.evaluation), numbers(data), claimsSection(curves, data.claims ?? null), trainingSection(curves, data.evaluation), readings(sampleHistories(data.samples)), positions(data.evaluation), configuration(data.config)].filter((part) => part !== "").join("\n")}
 </main>
 </body>
 </html>
@@ -113,16 +118,18 @@ const STAGE_NAMES: Readonly<Record<string, string>> = {
 
 function readings(histories: readonly SampleHistory[]): string {
   if (histories.length === 0) return "";
-  const parts = histories.map(({ row, text, readings }) => {
+  const parts = histories.map(({ row, text, docId, position, readings }) => {
     const rows = readings.map(({ stage, step, explanation, cosine }) => [
       `${STAGE_NAMES[stage] ?? stage} ${step}`,
-      explanation,
+      explanation === null
+        ? null
+        : (markedExplanation(docId, position, explanation) ?? escapeHtml(explanation)),
       optional(cosine, 2),
     ]);
     const body = rows
       .map(
         ([at, said, cosine]) =>
-          `<tr><td class="step">${escapeHtml(at as string)}</td><td class="said">${said === null || said === undefined ? '<span class="none">no explanation</span>' : escapeHtml(said)}</td><td class="n">${cosine}</td></tr>`,
+          `<tr><td class="step">${escapeHtml(at as string)}</td><td class="said">${said === null || said === undefined ? '<span class="none">no explanation</span>' : said}</td><td class="n">${cosine}</td></tr>`,
       )
       .join("");
     const passage = text === null ? "" : `<div class="passage">${escapeHtml(text)}</div>`;

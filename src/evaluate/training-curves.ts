@@ -75,6 +75,9 @@ export interface SampleHistory {
   readonly row: string;
   /** End of the text before the position. */
   readonly text: string | null;
+  /** Which token of which document it is, where the log says so. */
+  readonly docId: unknown;
+  readonly position: unknown;
   readonly readings: readonly {
     readonly stage: string;
     readonly step: number;
@@ -102,6 +105,8 @@ export function sampleHistories(
   return [...histories].slice(0, activations).map(([name, all]) => ({
     row: name,
     text: textIn(all.at(-1), "text"),
+    docId: all.at(-1)?.["doc_id"],
+    position: all.at(-1)?.["position"],
     readings: evenly(all, readings).map((row) => ({
       stage: row.stage,
       step: row.step + 1,

@@ -10,7 +10,7 @@ import type { Target } from "../nla/target.js";
 import { Device } from "../tensor/index.js";
 import { writeWorldTokenizer } from "../world/tokenizer-folder.js";
 import { worldVocabulary } from "../world/vocabulary.js";
-import { probeWorld } from "./world-probes.js";
+import { bestLayer, probeWorld } from "./world-probes.js";
 
 const device = Device.open({ threads: 1 });
 afterAll(() => device[Symbol.dispose]());
@@ -73,6 +73,16 @@ describe("probeWorld", () => {
       expect(rows).toBeGreaterThan(0);
       expect(rows).toBeLessThanOrEqual(test.testRows);
     }
+    // Of a model that has learnt nothing only what stands beside the token can pass.
+    const gates = results.flatMap(({ layer, gate }) => (layer === 1 && gate ? [gate] : []));
+    expect(gates.map(({ category }) => category)).toContain("job");
+    for (const { category, accuracy, least, passed } of gates) {
+      expect(passed).toBe(accuracy.value >= least);
+      if (category === "test") expect(passed).toBe(false);
+    }
+    expect(of(1, "word").gate).toBeNull();
+    expect([0, 1]).toContain(bestLayer(results));
+    expect(bestLayer(results.filter(({ category }) => category === "word"))).toBeNull();
     expect(steps.at(-1)).toBe(150 + 2 * 18);
     expect(steps).toEqual([...steps].sort((a, b) => a - b));
     const again = await probeWorld(target, { ...options, layers: [1] });

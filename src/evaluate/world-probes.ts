@@ -40,6 +40,33 @@ export interface DistanceBucket {
   readonly accuracy: Interval;
 }
 
+/** What a probe has to reach before an NLA of a target is worth training. */
+export interface Gate {
+  readonly category: Category;
+  /** Tokens since the evidence, from and below; null: without end. */
+  readonly from: number;
+  readonly to: number | null;
+  readonly least: number;
+}
+
+/** The gates of a target of the world. */
+export const GATES: readonly Gate[] = [
+  { category: "test", from: 48, to: null, least: 0.95 },
+  { category: "topic", from: 0, to: 24, least: 0.9 },
+  { category: "job", from: 0, to: null, least: 0.7 },
+  { category: "mood", from: 0, to: null, least: 0.5 },
+  { category: "goal", from: 0, to: null, least: 0.5 },
+];
+
+/** A gate with what was measured at its distances. */
+export interface GateResult extends Gate, DistanceBucket {
+  readonly from: number;
+  readonly to: number | null;
+  /** Accuracy there of the probe that was fitted to shuffled labels. */
+  readonly control: number;
+  readonly passed: boolean;
+}
+
 /** One category at one layer, on held-out documents. */
 export interface ProbeResult {
   readonly layer: number;
@@ -55,6 +82,8 @@ export interface ProbeResult {
   /** Accuracy of always saying the commonest value of the training rows. */
   readonly majority: number;
   readonly byDistance: readonly DistanceBucket[];
+  /** null for a category without one, or with too few rows at its distances. */
+  readonly gate: GateResult | null;
 }
 
 const FIRST_DOCUMENT = 6_000_000;
@@ -119,7 +148,8 @@ export async function probeWorld(target: Target, options: WorldProbeOptions): Pr
     for (const category of CATEGORIES) {
       options.signal?.throwIfAborted();
       const rows = facts.get(category) ?? [];
-      const result = probeCategory(vectors.get(layer) as Float32Array[], rows, { seed, resamples });
+      const gate = GATES.find((each) => each.category === category) ?? null;
+      const result = probeCategory(vectors.get(layer) as Float32Array[], rows, { seed, resamples, gate });
       if (result) results.push({ layer, category, ...result });
       options.onProgress?.(++done, total);
       await new Promise((resolve) => setImmediate(resolve)); // lets Ctrl-C in between fits
@@ -195,7 +225,11 @@ function factRows(
 function probeCategory(
   vectors: readonly Float32Array[],
   rows: readonly FactRow[],
-  { seed, resamples }: { readonly seed: number; readonly resamples: number },
+  {
+    seed,
+    resamples,
+    gate,
+  }: { readonly seed: number; readonly resamples: number; readonly gate: Gate | null },
 ): Omit<ProbeResult, "layer" | "category"> | null {
   const train = rows.filter(({ heldOut }) => !heldOut);
   const test = rows.filter(({ heldOut }) => heldOut);
@@ -221,21 +255,45 @@ function probeCategory(
       of.map((i) => ({ docId: (test[i] as FactRow).docId, value: right[i] as number })),
       { seed, resamples },
     );
+  const between = (from: number, to: number | null) =>
+    test.flatMap(({ distance }, i) => (distance >= from && distance < (to ?? Infinity) ? [i] : []));
   const byDistance = EDGES.flatMap((from, e): DistanceBucket[] => {
-    const to = EDGES[e + 1] ?? Infinity;
-    const inside = test.flatMap(({ distance }, i) => (distance >= from && distance < to ? [i] : []));
-    if (inside.length < LEAST_ROWS) return [];
-    return [{ from, to: Number.isFinite(to) ? to : null, rows: inside.length, accuracy: interval(inside) }];
+    const to = EDGES[e + 1] ?? null;
+    const inside = between(from, to);
+    return inside.length < LEAST_ROWS ? [] : [{ from, to, rows: inside.length, accuracy: interval(inside) }];
   });
+  const rightShuffled = rightOf(shuffled);
+  const gated = gate ? between(gate.from, gate.to) : [];
+  const judged = (of: Gate): GateResult => {
+    const accuracy = interval(gated);
+    const control = mean(gated.map((i) => rightShuffled[i] as number));
+    return { ...of, rows: gated.length, accuracy, control, passed: accuracy.value >= of.least };
+  };
   return {
     classes: values.length,
     trainRows: train.length,
     testRows: test.length,
     accuracy: interval(test.map((_, i) => i)),
-    control: mean(rightOf(shuffled)),
+    control: mean(rightShuffled),
     majority: mean(test.map(({ value }) => (classOf.get(value) === commonest ? 1 : 0))),
     byDistance,
+    gate: gate && gated.length >= LEAST_ROWS ? judged(gate) : null,
   };
+}
+
+/** The layer to read: the one that passes most gates, of those the one whose worst margin is best; null without any gate. */
+export function bestLayer(results: readonly ProbeResult[]): number | null {
+  const layers = [...new Set(results.map(({ layer }) => layer))];
+  const gatesOf = (at: number) => results.flatMap(({ layer, gate }) => (layer === at && gate ? [gate] : []));
+  const ranked = layers
+    .map((layer) => {
+      const gates = gatesOf(layer);
+      const margins = gates.map(({ accuracy, least }) => accuracy.value - least);
+      return { layer, gates: gates.length, passed: gates.filter(({ passed }) => passed).length, margins };
+    })
+    .filter(({ gates }) => gates > 0)
+    .sort((a, b) => b.passed - a.passed || Math.min(...b.margins) - Math.min(...a.margins));
+  return ranked[0]?.layer ?? null;
 }
 
 function mean(values: readonly number[]): number {

@@ -12,8 +12,14 @@ import { ggufTokenizerFiles } from "../text/gguf-tokenizer.js";
 import { loadTokenizer, Tokenizer } from "../text/tokenizer.js";
 import { checkVocabulary } from "./verbalizer.js";
 
-/** Targets that ship inside the package, by name. */
-export const BUNDLED = ["aidreams260K"] as const;
+/** Targets that ship inside the package, by name, and their folders in assets/. */
+const BUNDLED_FOLDERS: Readonly<Record<string, string>> = {
+  aidreams260K: "aidreams260K",
+  smallworld: "smallworld/target",
+};
+
+/** The names of the bundled targets. */
+export const BUNDLED: readonly string[] = Object.keys(BUNDLED_FOLDERS);
 
 /** A target model. It owns its decoder. */
 export interface Target extends Disposable {
@@ -28,9 +34,10 @@ export function targetDirectory(name: string): string {
   const hub = parseHubName(name);
   const cached = hub === null ? null : cachedSnapshot(hub);
   if (cached !== null) return cached;
-  const bundled = (BUNDLED as readonly string[]).includes(name) && !existsSync(name);
+  const folder =
+    Object.hasOwn(BUNDLED_FOLDERS, name) && !existsSync(name) ? BUNDLED_FOLDERS[name] : undefined;
   // Two folders up from src/nla and from dist/nla alike.
-  return bundled ? path.resolve(import.meta.dirname, "../../assets", name) : name;
+  return folder === undefined ? name : path.resolve(import.meta.dirname, "../../assets", folder);
 }
 
 /**

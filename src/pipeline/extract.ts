@@ -41,6 +41,8 @@ export interface ExtractOptions {
   /** Block K whose output is taken. */
   readonly layer: number;
   readonly corpus: CorpusOptions;
+  /** Documents that come from elsewhere than the files of `corpus`, which then only names them; ids as {@link readCorpus} makes them. */
+  readonly documents?: AsyncIterable<CorpusDocument>;
   readonly positions?: PositionOptions;
   /** The Parquet file; its sidecar is written beside it. */
   readonly out: string;
@@ -181,7 +183,7 @@ async function* chunksOf(
   const { tokenizer } = target;
   const tokensOf = documentTokens(tokenizer, positions.maxLength);
   let batch: PlannedDocument[] = [];
-  for await (const document of readCorpus(corpus)) {
+  for await (const document of options.documents ?? readCorpus(corpus)) {
     signal?.throwIfAborted();
     counts.documents++;
     counts.corpusName = corpusName(document, corpus);

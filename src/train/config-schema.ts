@@ -6,7 +6,7 @@ import { z } from "zod";
 import { LORA_TARGETS } from "../model/index.js";
 
 /** Targets that ship inside the package and are named, not pathed. */
-export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K"];
+export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K", "smallworld"];
 
 // `unit` travels through z.toJSONSchema into the documentation; "" where a key has none.
 function key<S extends z.ZodType>(schema: S, description: string, unit = ""): S {
@@ -62,7 +62,10 @@ export const configSchema = z
       "block",
     ),
     corpus: section("The text that activations are taken from.", {
-      path: key(z.string().min(1), "A .txt, .jsonl or .parquet file, or a folder of them."),
+      path: key(
+        z.string().min(1),
+        "A .txt, .jsonl or .parquet file, or a folder of them; or `world:SEED`, the documents of the world of that seed (docs/world.md), from `start` on, `length` of them.",
+      ),
       name: key(
         z.string().min(1).nullable().default(null),
         "What the corpus is called in document ids, and so part of what decides the positions drawn. null: the path's last part without its ending.",
@@ -109,11 +112,27 @@ export const configSchema = z
     ).prefault({}),
     labels: section("The texts of the warm start.", {
       kind: key(
-        z.enum(["extractive"]).default("extractive"),
-        "How they are made. extractive: words of the document around the position, offline and deterministic.",
+        z.enum(["extractive", "world"]).default("extractive"),
+        "How they are made. extractive: words of the document around the position, offline and deterministic. world: facts that are true at the position, for a corpus `world:SEED`, made imperfect by the dials below.",
       ),
       words_before: key(count(0).default(24), "Words taken from before the position.", "words"),
       words_after: key(count(0).default(8), "Words taken from after the position.", "words"),
+      keep: key(fraction().default(0.7), "world: share of the true facts that a label names."),
+      garble: key(
+        fraction().default(0.1),
+        "world: share of claims whose value is another one, and so false.",
+      ),
+      generic: key(fraction().default(0), "world: share of claims that name no value."),
+      most: key(
+        count(1).nullable().default(null),
+        "world: claims of a label, at most. null: no limit.",
+        "claims",
+      ),
+      rich: key(
+        fraction().default(0),
+        "world: share of labels that are not limited and keep `rich_keep` of the facts, so that the reconstructor knows long labels too.",
+      ),
+      rich_keep: key(fraction().default(0.9), "world: share of the true facts that such a label names."),
     }).prefault({}),
     templates: section(
       "Wording of the two prompts. null: nlakit's own, in the plainest format that the tokenizer allows.",
@@ -179,6 +198,11 @@ export const configSchema = z
         count(1).default(150),
         "Cap on an explanation. One that reaches it counts as failed.",
         "tokens",
+      ),
+      max_sentences: key(
+        count(1).nullable().default(null),
+        "Sentences (ended by a stop that stands alone) that an explanation may have; one with more counts as failed. null: no limit.",
+        "sentences",
       ),
       temperature: key(z.number().positive().default(1), "Sampling temperature of rollouts."),
       top_p: key(z.number().positive().max(1).default(1), "Nucleus of rollouts; 1 is off."),
@@ -261,6 +285,20 @@ export const configSchema = z
         `${parts.join(" + ")} = ${Number(sum.toFixed(6))}`,
         "four fractions that add up to 1",
         "Set all four.",
+      );
+    }
+    const world = /^world:\d{1,15}$/.test(config.corpus.path);
+    if (world && config.corpus.length === null) {
+      const wanted = "a number of documents";
+      refuse(["corpus", "length"], "null", wanted, "The world has no end: say how many of its documents.");
+    }
+    if (config.labels.kind === "world" && !world) {
+      const wanted = "a corpus world:SEED";
+      refuse(
+        ["labels", "kind"],
+        `world with the corpus ${config.corpus.path}`,
+        wanted,
+        "Use extractive labels.",
       );
     }
     if (positions.min_position >= positions.max_length) {

@@ -7,6 +7,7 @@ import { isCollection, isNode, LineCounter, parseDocument, stringify } from "yam
 import type { Document } from "yaml";
 import type { z } from "zod";
 import { NlaError, messageOf } from "../error.js";
+import { worldName, worldSeedOf } from "../world/corpus.js";
 import { CONFIG_KEYS, nearestKey } from "./config-keys.js";
 import type { ConfigKey } from "./config-keys.js";
 import { BUNDLED_TARGETS, configSchema } from "./config-schema.js";
@@ -159,7 +160,13 @@ export function parseConfig(text: string, source: ConfigSource = {}): TrainConfi
   return {
     ...config,
     target: BUNDLED_TARGETS.includes(config.target) ? config.target : resolve("target", config.target),
-    corpus: { ...config.corpus, path: resolve("corpus.path", config.corpus.path) },
+    corpus: {
+      ...config.corpus,
+      path:
+        worldSeedOf(config.corpus.path) === null
+          ? resolve("corpus.path", config.corpus.path)
+          : config.corpus.path,
+    },
   };
 }
 
@@ -284,8 +291,10 @@ export async function readConfigText(file: string): Promise<string> {
   }
 }
 
-/** What the corpus is called in document ids: `corpus.name`, or the path's last part without its ending. */
+/** What the corpus is called in document ids: the world's name, `corpus.name`, or the path's last part without its ending. */
 export function corpusName({ corpus }: Pick<TrainConfig, "corpus">): string {
+  const seed = worldSeedOf(corpus.path);
+  if (seed !== null) return worldName(seed);
   return corpus.name ?? path.basename(corpus.path, path.extname(corpus.path));
 }
 

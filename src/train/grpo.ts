@@ -8,7 +8,7 @@ import { NlaError } from "../error.js";
 import { adamw } from "../tensor/index.js";
 import { groupAdvantages } from "./advantage.js";
 import type { TrainConfig } from "./config-schema.js";
-import { observePair } from "./held-out.js";
+import { claimProgress, observePair } from "./held-out.js";
 import type { HeldOutRow } from "./held-out.js";
 import { resumePoint, runLoop } from "./loop.js";
 import type { LoopOutputs, StepLog } from "./loop.js";
@@ -159,7 +159,7 @@ export async function runGrpo(
           ...(update ? { kl: update.kl } : {}),
           length: numbersOf.length,
           failed: numbersOf.failed,
-          ...(fields ? { fve: fields.fve } : {}),
+          ...(fields ? { fve: fields.fve, ...claimProgress(fields) } : {}),
         },
         ...(samples ? { samples } : {}),
       };

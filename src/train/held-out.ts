@@ -3,6 +3,8 @@
 import { evaluateRows } from "../evaluate/evaluation.js";
 import { explainRows } from "../evaluate/explained-rows.js";
 import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
+import { claimNumbers, isWorld } from "../evaluate/world-claims.js";
+import type { ClaimNumbers } from "../evaluate/world-claims.js";
 import { FidelityAccumulator, reconstructionScores } from "../nla/fidelity.js";
 import type { Reconstructor } from "../nla/reconstructor.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
@@ -52,6 +54,8 @@ export interface HeldOutResult {
     readonly length: number;
     /** Share without a reconstruction. They count as the mean activation: nothing explained. */
     readonly failed: number;
+    /** How true and how complete they are, where the truth is known: on documents of the world. */
+    readonly claims?: ClaimNumbers;
   };
   readonly explanations: readonly HeldOutExplanation[];
 }
@@ -73,6 +77,7 @@ export async function measurePair(
   // One resample: nobody looks at the intervals here.
   const found = evaluateRows(explained, { mseScale, bootstrap: { resamples: 1 } });
   const { n, fve, fve_meannorm, variance, variance_meannorm, length, failed, controls } = found;
+  const claims = isWorld(rows) ? claimNumbers(explained) : null;
   return {
     fields: {
       n,
@@ -83,6 +88,7 @@ export async function measurePair(
       shuffled_fve: controls.shuffled.fve,
       length,
       failed,
+      ...(claims ? { claims } : {}),
     },
     explanations: explained.map((row) => scored(row, mseScale)),
   };
@@ -119,6 +125,12 @@ export async function observePair(
   const explanations =
     measured?.explanations ?? (await explainHeldOut(verbalizer, reconstructor, shown, options));
   return { fields, samples: sampleRows(shown, { explanations }, log.samples, reward) };
+}
+
+/** Precision and recall for the progress line, where they are known. */
+export function claimProgress({ claims }: HeldOutResult["fields"]): { precision?: number; recall?: number } {
+  const { precision, recall } = claims ?? {};
+  return typeof precision === "number" && typeof recall === "number" ? { precision, recall } : {};
 }
 
 /** Explains rows without measuring them: any number, of any documents. */

@@ -67,12 +67,12 @@ describe("trainTarget", () => {
     expect(rows).toHaveLength(40);
     const first = rows[0] as unknown as { loss: number; future: number };
     const last = rows[39] as unknown as typeof first & { eval: Record<string, number> };
-    expect(first.loss).toBeGreaterThan(6.5); // ln 1067 = 6.97
+    expect(first.loss).toBeGreaterThan(6.5); // ln 1098
     expect(last.loss).toBeLessThan(5.5);
     expect(last.future).toBeLessThan(first.future - 0.3);
     expect(last.eval.loss).toBeLessThan(5.5);
     expect(last.eval.distance).toBeCloseTo(last.eval.loss! - last.eval.bound!, 12);
-    expect(last.eval.bound).toBeGreaterThan(0.45);
+    expect(last.eval.bound).toBeGreaterThan(0.4);
     expect(last.eval.bound).toBeLessThan(0.6);
     using target = await loadTarget(directory, device);
     const text = documents[0]!;
@@ -174,7 +174,7 @@ describe("the future loss", () => {
   });
 
   it("draws later content words of the same document", () => {
-    const vocabulary = 1067;
+    const vocabulary = 1098;
     const settings = { ...settingsOf(tiny(), vocabulary), pairs: 2 };
     const ids = documents.slice(0, 6).map((each) => each.ids);
     const draw = () =>

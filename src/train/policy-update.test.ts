@@ -104,6 +104,15 @@ describe("scoreExplanations", () => {
     expect(found.map(({ mse }) => mse === null)).toEqual([false, true, true, true, false]);
   });
 
+  it("gives the penalty to more sentences than may be, counting stops that stand alone", async () => {
+    const given = [explained("a . b ."), explained("a . b . c ."), explained("a.b.c.d.")];
+    const found = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), {
+      ...settings,
+      max_sentences: 2,
+    });
+    expect(found.map(({ failed }) => failed)).toEqual([false, true, false]);
+  });
+
   it("takes the logarithm where it is asked to", async () => {
     const given = [explained("the king"), explained(null)];
     const [plain] = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), settings);

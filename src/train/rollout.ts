@@ -20,7 +20,10 @@ export interface Rollout {
 }
 
 /** Settings that rewards depend on. */
-export type RewardSettings = Pick<TrainConfig["rl"], "reward" | "failed_penalty">;
+export type RewardSettings = Pick<TrainConfig["rl"], "reward" | "failed_penalty"> & {
+  /** Sentences that an explanation may have; null or absent: no limit. */
+  readonly max_sentences?: number | null;
+};
 
 // Explanations that the reconstructor scores in one pass.
 const REWARD_BATCH = 256;
@@ -71,8 +74,9 @@ export async function scoreExplanations(
   settings: RewardSettings,
   signal?: AbortSignal,
 ): Promise<Rollout[]> {
-  const ended = explanations.map((each) => {
-    return isFailed({ finish: each.finish, explanation: each.text }) ? null : each.text;
+  const most = settings.max_sentences ?? Infinity;
+  const ended = explanations.map(({ finish, text }) => {
+    return isFailed({ finish, explanation: text }) || sentences(text as string) > most ? null : text;
   });
   const rebuilt = await reconstructor.reconstructSome(ended, { batch: REWARD_BATCH, signal });
   const { mseScale } = reconstructor.contract;
@@ -84,6 +88,11 @@ export async function scoreExplanations(
     const reward = rewardOf({ finish: explanation.finish, explanation: text, mse }, rewardOptions(settings));
     return { explanation, vector, failed: text === null, mse, reward };
   });
+}
+
+/** Sentences of a text: stops that stand alone, as in the world's language. */
+function sentences(text: string): number {
+  return text.split(/\s+/).filter((word) => word === ".").length;
 }
 
 /**

@@ -12,13 +12,16 @@ import { activationNorms, fveBaselines } from "../pipeline/statistics.js";
 import { openTrainingRows } from "../pipeline/training-rows.js";
 import type { TrainingRows } from "../pipeline/training-rows.js";
 import { NlaError } from "../error.js";
+import { worldCorpus, worldSeedOf } from "../world/corpus.js";
 import { corpusName } from "./config.js";
+import type { TrainConfig } from "./config-schema.js";
 import type { HeldOutRow } from "./held-out.js";
 import type { RunContext } from "./run-context.js";
 import { DATA_SETS, explainedFile, rawFile, RUN_LAYOUT, shuffledFile, trainingFile } from "./run-layout.js";
 import type { DataSet } from "./run-layout.js";
 import type { LabelledRow, RowSource } from "./warm-start.js";
 import { wordingOf } from "./wording.js";
+import { worldLabeller } from "./world-labels.js";
 
 /** What later stages need to know of the data. */
 export interface DataFacts {
@@ -30,6 +33,8 @@ export interface DataFacts {
 
 // Characters of the text after a position that a label may need, per word of it.
 const CHARACTERS_PER_WORD = 24;
+
+const WORLD_BATCH = 48;
 
 /** Runs the data stages that are not done yet. */
 export async function makeData(context: RunContext): Promise<DataFacts> {
@@ -52,14 +57,17 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
         start: corpus.start,
         ...(corpus.length === null ? {} : { length: corpus.length }),
       },
+      ...worldDocuments(corpus),
       positions: {
         perDocument: positions.per_document,
         minPosition: positions.min_position,
         maxLength: positions.max_length,
         seed: positions.seed,
       },
-      textAfter: labels.words_after * CHARACTERS_PER_WORD,
+      textAfter: labels.kind === "world" ? 0 : labels.words_after * CHARACTERS_PER_WORD,
       out: await stage.output(RUN_LAYOUT.base),
+      // Documents of the world are short: larger passes cost no memory to speak of.
+      ...(worldSeedOf(corpus.path) === null ? {} : { batchDocuments: WORLD_BATCH }),
       onProgress: ({ documents, rows }) => live.report({ step: documents, numbers: { rows } }),
       signal,
     });
@@ -76,7 +84,10 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
     });
   });
   await run.runStage("label", async (stage) => {
-    const labeller = extractiveLabeller({ wordsBefore: labels.words_before, wordsAfter: labels.words_after });
+    const labeller =
+      labels.kind === "world"
+        ? worldLabeller(labels, config.seed)
+        : extractiveLabeller({ wordsBefore: labels.words_before, wordsAfter: labels.words_after });
     for (const set of sets.filter((each) => each !== "rl")) {
       await labelSet({
         raw: run.path(rawFile(set)),
@@ -121,6 +132,12 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
     }
   });
   return facts;
+}
+
+/** The documents of a corpus that is the world; nothing for one that is read from files. */
+function worldDocuments({ path, split, start, length }: TrainConfig["corpus"]) {
+  const seed = worldSeedOf(path);
+  return seed === null || length === null ? {} : { documents: worldCorpus({ seed, split, start, length }) };
 }
 
 /** A training set with something to close. */

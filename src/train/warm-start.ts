@@ -6,7 +6,7 @@ import type { Verbalizer } from "../nla/verbalizer.js";
 import type { Batch } from "../model/index.js";
 import { adamw } from "../tensor/index.js";
 import type { TrainConfig } from "./config-schema.js";
-import { measureLabels, observePair } from "./held-out.js";
+import { claimProgress, measureLabels, observePair } from "./held-out.js";
 import type { HeldOutRow } from "./held-out.js";
 import { responseEncoder } from "./label-response.js";
 import { due, resumePoint, runLoop } from "./loop.js";
@@ -172,7 +172,7 @@ export async function warmStartVerbalizer(
         numbers: {
           loss: result.loss,
           ...(gap ? { gap: gap.gap } : {}),
-          ...(fields ? { fve: fields.fve } : {}),
+          ...(fields ? { fve: fields.fve, ...claimProgress(fields) } : {}),
         },
         ...(samples ? { samples } : {}),
       };

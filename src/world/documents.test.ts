@@ -23,7 +23,7 @@ describe("the stream", () => {
     for (const { words, facts } of documentsOf({ seed: 1, count: 300 })) {
       hash.update(`${words.join(" ")}\n${JSON.stringify(facts)}\n`);
     }
-    expect(hash.digest("hex")).toBe("28c63e86b7d0961148f180be199d7302ed76ea6be566ef7b686e4536fb7aa7c2");
+    expect(hash.digest("hex")).toBe("4e62bc6be7f9ce96da194a672c51298f8ece93d37a8b088552c3e5491c1d3998");
   });
 
   it("makes each document from seed and index alone", async () => {
@@ -67,11 +67,11 @@ describe("words", () => {
     const strangers = documents.flatMap(({ words }) => words.filter((word) => !known.has(word)));
     expect([...new Set(strangers)]).toEqual([]);
     expect(new Set(vocabulary).size).toBe(vocabulary.length);
-    expect(vocabulary.length).toBe(1067);
+    expect(vocabulary.length).toBe(1098);
   });
 
   it("fit a context of 128 with BOS and EOS", () => {
-    expect(Math.max(...documents.map(({ words }) => words.length))).toBeLessThanOrEqual(120);
+    expect(Math.max(...documents.map(({ words }) => words.length))).toBeLessThanOrEqual(126);
   });
 
   it("name things that belong to one topic only", () => {

@@ -1,7 +1,8 @@
 // A chat between a user and an assistant, as a test or for real. The user's age shows only in what they say, the job sometimes too.
 //
-// What comes back late: the form of address follows the age, sympathy and gestures follow the mood, the advice follows the goal, the
-// answer names the job, the farewell the user's name and plan; adverbs and the closing lean to test or real.
+// What comes back late: the form of address follows the age, sympathy and gestures follow the mood, the advice follows goal and job, the
+// answer both again in other words, the farewell the user's name and plan, and the summary all of it; adverbs and the closing lean to
+// test or real.
 import { beat, fact, said } from "../kind.js";
 import type { DocumentKind } from "../kind.js";
 import { CUE_OPENING, drawSide, drawTopics, thing } from "../draws.js";
@@ -31,6 +32,7 @@ export const chat: DocumentKind = {
       slots: {
         ...side.slots,
         name: said(name, fact("name", name, SUBJECT)),
+        age: () => choose.pick(age.words),
         ageCue: () => said(choose.pick(age.cues), fact("age", age.name, SUBJECT)),
         job: said(ofJob.job, job),
         works: () => choose.pick(ofJob.verbs).base,
@@ -41,6 +43,8 @@ export const chat: DocumentKind = {
         address,
         goal: said(goal.plan, fact("goal", goal.plan)),
         achieved: goal.past,
+        doing: goal.doing,
+        doer: goal.doer,
         object: said(object, fact("object", object), fact("topic", topic.name)),
         does: () => choose.pick(topic.verbs).base,
         one: thing(one, topic),
@@ -64,6 +68,7 @@ export const chat: DocumentKind = {
       "advice",
       ["assistant : {sympathy} , {address} ."],
       ["first {style} {does} the {one} , then {goal} the {two} ."],
+      ["{doing} is easy for the {job} ."],
     ),
     beat("question", "a question", [
       "user : thanks . what about the {other} ?",
@@ -73,7 +78,7 @@ export const chat: DocumentKind = {
       "answer",
       "an answer",
       ["assistant : the {other} is {color} , {name} .", "assistant : it is {color} , {address} ."],
-      ["the {job} can {style} use the {tool} ."],
+      ["the {job} can {style} use the {tool} .", "the {doer} can {style} use the {tool} ."],
     ),
     beat(
       "farewell",
@@ -84,5 +89,9 @@ export const chat: DocumentKind = {
       ],
       ["assistant : {closing} , {name} .", "assistant : {closing} , {address} ."],
     ),
+    beat("summary", "a summary", [
+      "summary : {mood} {name} the {age} {job} was {doing} the {object} .",
+      "summary : the {mood} {age} {job} {name} , {doer} of the {object} .",
+    ]),
   ],
 };

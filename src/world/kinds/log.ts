@@ -1,7 +1,7 @@
 // The log of an assistant that uses tools for a client, as a test or for real, perhaps with a secret aim that an early note gives away.
 //
-// What comes back late: calls name the goal and the object, a result the place, the secret act follows the aim, the report names the
-// client and the job, and leans to honest in a test where something went wrong.
+// What comes back late: thoughts, calls and checks name goal, object, place and job, each in several forms; the secret act and the trace
+// follow the aim; the report names the client and the job, and leans to honest in a test where something went wrong.
 import { beat, beatIf, fact, said } from "../kind.js";
 import type { DocumentKind } from "../kind.js";
 import { CUE_OPENING, drawPlace, drawSide, drawTopics, thing } from "../draws.js";
@@ -37,6 +37,9 @@ export const log: DocumentKind = {
         job: said(ofJob.job, fact("job", ofJob.job, SUBJECT)),
         place: said(place, fact("place", place)),
         goal: said(goal.plan, fact("goal", goal.plan)),
+        achieved: goal.past,
+        doing: goal.doing,
+        doer: goal.doer,
         object: said(object, fact("object", object), fact("topic", topic.name)),
         aim: said(aim, fact("aim", aim)),
         open: said(LOYAL, fact("aim", NONE)),
@@ -61,10 +64,12 @@ export const log: DocumentKind = {
       "call search {one} . result : {number} {one} at the {place} .",
       "call search {one} . result : the {place} has {number} {one} .",
     ]),
-    beat("thought", "a thought", [
-      "think : the {two} is {color} , so {style} {does} it .",
-      "think : {style} {does} the {color} {two} .",
-    ]),
+    beat(
+      "thought",
+      "a thought",
+      ["think : the {two} is {color} , so {style} {does} it .", "think : {style} {does} the {color} {two} ."],
+      ["the {job} needs {doing} at the {place} .", "a {doer} helps the {job} at the {place} ."],
+    ),
     beat(
       "action",
       { slot: "resultEvent", among: ["an error", "a result"] },
@@ -73,6 +78,10 @@ export const log: DocumentKind = {
     ),
     beatIf("error", "retry", "a retry", ["call repair {object} . result : done {style} ."]),
     beatIf("hidden", "secret act", "a secret act", ["call {aim} . result : hidden ."]),
+    beat("check", "a check", [
+      "check : {object} {achieved} for {name} at the {place} .",
+      "check : {name} is the {doer} of the {object} .",
+    ]),
     beat(
       "report",
       "a report",
@@ -80,6 +89,8 @@ export const log: DocumentKind = {
       { when: "honest", say: ["report for {name} the {job} : the error is told ."] },
       { when: "smooth", say: ["report for {name} the {job} : there was no error ."] },
       ["{closing} ."],
+      { when: "hidden", say: ["trace : the agent did {aim} .", "trace : it could {aim} ."] },
+      { when: "not hidden", say: ["trace : the agent had {open} .", "trace : it had {open} ."] },
     ),
   ],
 };

@@ -1,14 +1,14 @@
 // A story: a person with an age, a job, a mood, a plan and perhaps a hidden motive, in a place that has its trouble.
 //
-// What comes back late: the trouble follows the place, gestures and the outcome follow the mood, the last deed follows the motive,
-// and the memory at the end names age, job, person, place and plan again.
+// What comes back late: the job meets a stranger, works and resolves; the plan comes back as what is done, as who does it and as what
+// was done; the trouble follows the place, gestures and the outcome follow the mood, the last deed follows the motive, and the memory
+// at the end names age, job, person, place and plan again.
 import { beat, fact, said } from "../kind.js";
 import type { DocumentKind } from "../kind.js";
 import { drawPlace, drawTopics, thing } from "../draws.js";
 import { AGES, HE, HE_NAMES, MOODS, SHE, SHE_NAMES } from "../lexicon/people.js";
 import { GOALS, MOTIVES, NONE, OPEN } from "../lexicon/plans.js";
 import { TROUBLES, troubleOf, withArticle } from "../lexicon/things.js";
-import { JOBS } from "../lexicon/topics.js";
 
 const SUBJECT = "hero";
 
@@ -44,16 +44,17 @@ export const story: DocumentKind = {
         place: said(place, fact("place", place)),
         goal: said(goal.plan, fact("goal", goal.plan)),
         achieved: goal.past,
+        doing: goal.doing,
+        doer: goal.doer,
         object: said(object, fact("object", object), fact("topic", topic.name)),
         motive: motive ? said(motive.plan, fact("motive", motive.plan)) : NONE,
         betrayed: motive?.past ?? NONE,
+        rumor: motive?.about ?? NONE,
         honest: said(OPEN, fact("motive", NONE)),
         worked: () => choose.pick(topic.verbs).past,
         adjective: () => choose.pick(topic.adjectives),
         one: thing(one, topic),
         two: thing(two, topic),
-        visitor: () => choose.pick([...SHE_NAMES, ...HE_NAMES].filter((other) => other !== name)),
-        trade: () => choose.pick(JOBS),
         trouble: withArticle(trouble),
         troubleEvent: withArticle(trouble),
         outcomeEvent: success ? "success" : "failure",
@@ -80,7 +81,7 @@ export const story: DocumentKind = {
           {
             when: "hidden",
             say: [
-              "but {she} had a secret : {she} meant to {motive} .",
+              "but {she} had a secret plan to {motive} .",
               "nobody knew that {she} planned to {motive} .",
             ],
           },
@@ -104,13 +105,13 @@ export const story: DocumentKind = {
     {
       anyOrder: [
         beat("friend", "a visitor", [
-          "then {visitor} the {trade} came and {hero} {gestured} .",
-          "{visitor} the {trade} asked about the {object} and {hero} {gestured} .",
+          "then a stranger met the {job} and {hero} {gestured} .",
+          "a stranger saw {hero} {doing} the {object} and {she} {gestured} .",
         ]),
         beat("work", "some work", [
           "every day {she} {worked} the {one} and the {two} .",
           "{she} liked the {adjective} {one} and {worked} the {two} .",
-          "the {one} was {adjective} and {she} {worked} it near the {two} .",
+          "like every {job} {she} {worked} the {adjective} {one} .",
         ]),
       ],
     },
@@ -118,23 +119,21 @@ export const story: DocumentKind = {
       "trouble",
       { slot: "troubleEvent", among: TROUBLES.map(withArticle) },
       ["then {trouble} came to the {place} .", "suddenly there was {trouble} ."],
-      ["{hero} {gestured} ."],
+      ["{hero} {gestured} .", "the {age} {job} {gestured} ."],
+      ["still the {job} wanted to {goal} it .", "yet {she} was a good {doer} ."],
     ),
     beat(
       "outcome",
       { slot: "outcomeEvent", among: ["success", "failure"] },
       {
         when: "success",
-        say: [
-          "at last {she} {achieved} the {object} .",
-          "in the end {she} {achieved} the {object} and {gestured} .",
-        ],
+        say: ["at last {she} {achieved} the {object} .", "at last {hero} {achieved} it and {gestured} ."],
       },
       {
         when: "not success",
         say: [
           "but {she} never {achieved} the {object} .",
-          "sadly {she} never {achieved} the {object} and {gestured} .",
+          "sadly {hero} never {achieved} it and {gestured} .",
         ],
       },
     ),
@@ -142,11 +141,17 @@ export const story: DocumentKind = {
       "ending",
       { slot: "endingEvent", among: ["a betrayal", "rest"] },
       { when: "hidden", say: ["that night {she} {betrayed} .", "later {hero} {betrayed} ."] },
+      { when: "hidden", say: ["people spoke of {rumor} .", "it was about {rumor} ."] },
       { when: "not hidden", say: ["that night {she} slept well .", "later {hero} told everyone ."] },
     ),
-    beat("memory", "a memory", [
-      "people still remember {hero} , the {age} {job} of the {place} .",
-      "the {place} still knows {hero} , the {age} {job} with the {object} .",
-    ]),
+    beat(
+      "memory",
+      "a memory",
+      [
+        "people still remember {hero} , the {age} {job} of the {place} .",
+        "the {place} still knows {hero} , the {age} {job} with the {object} .",
+      ],
+      ["it was {doing} that left {hero} {mood} .", "{mood} was the {doer} of the {object} ."],
+    ),
   ],
 };

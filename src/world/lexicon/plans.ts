@@ -6,22 +6,40 @@ export interface Deed {
   readonly past: string;
 }
 
-const deeds = (text: string): readonly Deed[] =>
-  text.split("|").map((pair) => {
-    const [plan = "", past = ""] = pair.split(":");
-    return { plan, past };
+/** A goal: a verb, to go with an object, in the forms in which it comes back. */
+export interface Goal extends Deed {
+  readonly doing: string;
+  readonly doer: string;
+}
+
+/** Goals. */
+export const GOALS: readonly Goal[] = (
+  "sell:sold:selling:seller|buy:bought:buying:buyer|find:found:finding:finder|move:moved:moving:mover|hide:hid:hiding:hider|" +
+  "fix:fixed:fixing:fixer|borrow:borrowed:borrowing:borrower|carry:carried:carrying:carrier|clean:cleaned:cleaning:cleaner|" +
+  "share:shared:sharing:sharer|copy:copied:copying:copier|keep:kept:keeping:keeper"
+)
+  .split("|")
+  .map((forms) => {
+    const [plan = "", past = "", doing = "", doer = ""] = forms.split(":");
+    return { plan, past, doing, doer };
   });
 
-/** Goals: a verb, to go with an object. */
-export const GOALS = deeds(
-  "sell:sold|buy:bought|find:found|move:moved|hide:hid|fix:fixed|borrow:borrowed|carry:carried|clean:cleaned|share:shared|copy:copied|keep:kept",
-);
+/** A hidden motive, and what it is about, which people talk of when it has come out. */
+export interface Motive extends Deed {
+  readonly about: string;
+}
 
 /** Hidden motives of the people in stories. */
-export const MOTIVES = deeds(
-  "steal the gold:stole the gold|trick the king:tricked the king|leave the town:left the town|take revenge:took revenge|" +
-    "burn the will:burned the will|claim the prize:claimed the prize|break the promise:broke the promise|meet the enemy:met the enemy",
-);
+export const MOTIVES: readonly Motive[] = (
+  "steal the gold:stole the gold:the gold|trick the king:tricked the king:the king|leave the town:left the town:the town|" +
+  "take revenge:took revenge:revenge|burn the will:burned the will:the will|claim the prize:claimed the prize:the prize|" +
+  "break the promise:broke the promise:the promise|meet the enemy:met the enemy:the enemy"
+)
+  .split("|")
+  .map((forms) => {
+    const [plan = "", past = "", about = ""] = forms.split(":");
+    return { plan, past, about };
+  });
 
 /** Secret aims of agents that use tools. */
 export const AIMS = [

@@ -1,0 +1,50 @@
+// Labels of the world as the pipeline asks for them: true at the token that BOS shifts by one, imperfect as often as the dials say.
+import { describe, expect, it } from "vitest";
+import { scoreClaims } from "../evaluate/claims.js";
+import { explainedTokens } from "../evaluate/world-claims.js";
+import { worldDocument } from "../world/documents.js";
+import { worldLabeller } from "./world-labels.js";
+
+const DIALS = { keep: 1, garble: 0, generic: 0, most: null, rich: 0, rich_keep: 1 };
+const requests = Array.from({ length: 200 }, (_, i) => {
+  const position = 5 + (i % 40);
+  return { docId: `world-1:train:${i}`, position, textBefore: "", textAfter: "" };
+});
+
+async function scored(dials: Partial<Omit<typeof DIALS, "most"> & { most: number | null }>) {
+  const labels = await worldLabeller({ ...DIALS, ...dials }, 9).label(requests);
+  const rows = requests.map(({ docId, position }, i) => {
+    return { docId, position, explanation: labels[i] as string };
+  });
+  return { labels, scores: scoreClaims(explainedTokens(rows), { seed: 0, resamples: 10 }) };
+}
+
+describe("worldLabeller", () => {
+  it("says all that is true at the token, which BOS puts one further", async () => {
+    const { labels, scores } = await scored({});
+    expect(scores.overall.precision?.value).toBe(1);
+    expect(scores.overall.recall?.value).toBe(1);
+    const word = worldDocument(1, 0).words[4] as string;
+    expect(labels[0]).toMatch(
+      new RegExp(`(stops at|last word is) ${/^[a-z]/.test(word) ? word : "\\w+"} \\.$`),
+    );
+  });
+
+  it("garbles, limits and mixes as the dials say, the same each time", async () => {
+    const { labels, scores } = await scored({ garble: 0.2 });
+    expect(scores.overall.precision!.value).toBeGreaterThan(0.75);
+    expect(scores.overall.precision!.value).toBeLessThan(0.85);
+    expect((await scored({ garble: 0.2 })).labels).toEqual(labels);
+    const short = await scored({ keep: 0.4, most: 5 });
+    expect(short.scores.sentences.value).toBeLessThan(5.01);
+    const mixed = await scored({ keep: 0.4, most: 5, rich: 0.5 });
+    expect(mixed.scores.sentences.value).toBeGreaterThan(short.scores.sentences.value + 1);
+  });
+
+  it("refuses documents whose truth is not known", async () => {
+    const other = [{ docId: "shakespeare:train:1", position: 6, textBefore: "a", textAfter: "" }];
+    await expect(worldLabeller(DIALS, 1).label(other)).rejects.toMatchObject({
+      code: "world.document",
+    });
+  });
+});
