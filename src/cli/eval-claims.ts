@@ -23,7 +23,7 @@ function plain(of: Interval | null | undefined, digits = 2): string {
 export function renderClaims({ lines, full_label_fve, at_warm_categories }: ClaimReport): string {
   const [pair] = lines;
   if (!pair) return "";
-  const warm = lines.find(({ name }) => name.startsWith("warm start"));
+  const warm = lines.find(({ name }) => name === "warm start, greedy");
   const overall = table(
     [
       { header: "claims" },

@@ -96,7 +96,7 @@ export class QuickstartPage {
     const from = Math.max(0, position + 1 - WORDS_BEFORE);
     const before = words.slice(from, position + 1).join(" ");
     this.paragraph(`token ${position}: ${from > 0 ? "... " : ""}${printable(before)}`, 1);
-    if (text === null || text.trim() === "") return this.paragraph("  (no explanation)");
+    if (text === null || text.trim() === "") return this.line("    (no explanation)");
     for (const claim of claimsOf(document, position, text)) this.claim(claim);
   }
 
@@ -107,7 +107,7 @@ export class QuickstartPage {
     distance,
   }: CheckedClaim | (Pick<CheckedClaim, "sentence"> & { verdict: null; distance: null })): void {
     const shown = printable(sentence);
-    if (verdict === null) return this.paragraph(`    ${shown}`);
+    if (verdict === null) return void this.#out.write(`    ${wrap(shown, this.#width - 4).join("\n    ")}\n`);
     const { sign, name, code } = MARKS[verdict];
     const far =
       verdict === "true" && distance !== null && distance > 1 ? `, shown ${distance} tokens ago` : "";

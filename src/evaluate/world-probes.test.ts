@@ -87,7 +87,7 @@ describe("probeWorld", () => {
     expect(steps).toEqual([...steps].sort((a, b) => a - b));
     const again = await probeWorld(target, { ...options, layers: [1] });
     expect(again).toEqual(results.filter(({ layer }) => layer === 1));
-  });
+  }, 180_000);
 
   it("refuses a target of another vocabulary, a layer that is not there, too few documents", async () => {
     using other = await loadTarget("aidreams260K", device);

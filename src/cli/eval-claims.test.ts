@@ -1,0 +1,74 @@
+// Claims of data-set rows: positions that count BOS, missing explanations, the report's marks and tables, the command's table.
+import { describe, expect, it } from "vitest";
+import { renderClaims } from "./eval-claims.js";
+import { Chooser } from "../world/chooser.js";
+import { worldDocument } from "../world/documents.js";
+import { labelAt } from "../world/labels.js";
+import type { ClaimReport } from "../evaluate/claim-report.js";
+import { claimsSection, markedExplanation } from "../evaluate/report-claims.js";
+import { trainingCurves } from "../evaluate/training-curves.js";
+import { claimNumbers, isWorld, worldClaims } from "../evaluate/world-claims.js";
+
+const rows = Array.from({ length: 30 }, (_, i) => {
+  const position = 10 + (i % 30);
+  const label = labelAt(worldDocument(1, i), position - 1, new Chooser(4, i));
+  return { docId: `world-1:train:${i}`, position, explanation: i === 7 ? null : label };
+});
+
+describe("claims of rows", () => {
+  it("are held against the token that BOS shifts by one", () => {
+    expect(isWorld(rows)).toBe(true);
+    expect(isWorld([{ docId: "text:train:1" }])).toBe(false);
+    expect(isWorld([])).toBe(false);
+    const numbers = claimNumbers(rows)!;
+    expect(numbers.precision).toBe(1);
+    expect(numbers.recall).toBeGreaterThan(0.9); // one explanation is missing
+    expect(numbers.recall).toBeLessThan(1);
+    const shifted = rows.map(({ docId, position, explanation }) => {
+      return { docId, position: position + 1, explanation };
+    });
+    expect(claimNumbers(shifted)!.precision).toBeLessThan(1);
+    expect(claimNumbers([{ docId: "world-1:train:1", position: 10, explanation: null }])).toBeNull();
+  });
+
+  it("are marked one by one for the report", () => {
+    const { docId, position, explanation } = rows[0]!;
+    const html = markedExplanation(docId, position, `${explanation} fluent <b> nonsense .`)!;
+    expect(html).toMatch(/class="claim true"/);
+    expect(html).toMatch(/class="claim unparsed" title="no claim"><b>~<\/b>fluent &lt;b&gt;/);
+    expect(markedExplanation("text:train:1", 3, "a .")).toBeNull();
+    expect(markedExplanation(docId, 500, "a .")).toBeNull();
+  });
+
+  it("stand in tables beside their controls", () => {
+    const scores = worldClaims(rows, { seed: 0, resamples: 20 })!;
+    const report: ClaimReport = {
+      lines: [
+        { name: "greedy", fve: 0.5, tokens: 30, scores },
+        { name: "warm start, T=1", fve: 0.1, tokens: 30, scores: null },
+        { name: "warm start, greedy", fve: 0.4, tokens: 30, scores },
+        { name: "the mean activation", fve: null, tokens: null, scores: null },
+      ],
+      full_label_fve: 0.6,
+      at_warm_categories: { warm: 0.7, trained: 0.72 },
+    };
+    const text = renderClaims(report);
+    expect(text).toMatch(/greedy +0\.500 +1\.000 \(1\.000 to 1\.000\)/);
+    expect(text).toMatch(/the mean activation +- +- +- +-/);
+    expect(text).toMatch(/warm: claims/);
+    expect(text).toMatch(/0\.720, against its own 0\.700/);
+    const metrics = [
+      {
+        stage: "av_sft",
+        step: 9,
+        eval: { fve: 0.3, claims: { precision: 0.5, recall: 0.1, categories: {} } },
+      },
+      { stage: "rl", step: 9, eval: { fve: 0.5, claims: { precision: 0.6, recall: 0.2, categories: {} } } },
+    ];
+    const html = claimsSection(trainingCurves(metrics), report);
+    expect(html).toMatch(/How informative the explanations are/);
+    expect(html).toMatch(/<svg/);
+    expect(html).toMatch(/the mean activation/);
+    expect(claimsSection(trainingCurves(metrics), null)).toBe("");
+  });
+});
