@@ -79,10 +79,10 @@ export class QuickstartPage {
   /** What the colours of tokens mean; without colours, nothing. */
   legend(mean: number): void {
     const colours = this.#colour
-      ? ` Colours: ${FIDELITY.map(({ name, code }) => this.#style(name, code)).join(", ")}.`
+      ? `Colours: ${FIDELITY.map(({ name, code }) => this.#style(name, code)).join(", ")}.\n`
       : "";
     this.#out.write(
-      `Fidelity is the cosine of an activation and what comes back from the words alone; mean ${mean.toFixed(2)}.${colours}\n`,
+      `Fidelity is the cosine of an activation and what comes back from the words alone; mean ${mean.toFixed(2)}.\n${colours}`,
     );
   }
 
