@@ -10,7 +10,7 @@
 #ifndef ATTENTION_SETTINGS
 #define ATTENTION_SETTINGS
 enum { ATTEND_BF16 = 1, HEADS_FIRST = 2 };
-enum { QUERY_BLOCK = 64 };
+enum { QUERY_BLOCK = 128, LONG = 256 }; // blocks of half as many up to LONG queries: less of what a causal mask hides is computed
 enum { ROW_PADDING = 16 }; // rows of scores are whole vectors
 
 // The keys that one query sees: [first, last); `plain` where the mask adds nothing within.
@@ -105,7 +105,8 @@ static Attention attention_of(const Tensor *dst, const Tensor *q, const Tensor *
   const int64_t taken = round_up(a.queries * (int64_t)sizeof(Seen), 64) / 4;
   a.scores = free_scratch(a.scratch) + taken;
   a.row = round_up(a.keys, ROW_PADDING) + ROW_PADDING;
-  a.block = min64(QUERY_BLOCK, (SCRATCH_FREE / 4 - taken) / (matrices * a.row)); // long rows: fewer of them
+  const int64_t most = a.queries > LONG ? QUERY_BLOCK : QUERY_BLOCK / 2;
+  a.block = min64(most, (SCRATCH_FREE / 4 - taken) / (matrices * a.row)); // long rows: fewer of them
   return a;
 }
 #endif
