@@ -39,7 +39,7 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
       subject: file,
       found,
       wanted,
-      next: "Give --tokenizer, or load the model's folder from the hub, which has tokenizer.json.",
+      next: "Load the model's own folder instead, which has a tokenizer.json.",
     });
   const tokens = get("tokens");
   if (!Array.isArray(tokens) || tokens.length === 0 || !tokens.every((each) => typeof each === "string")) {
