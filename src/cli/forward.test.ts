@@ -63,8 +63,12 @@ describeWith(golden, "nla forward", () => {
     const ours = await tensorsOf(file);
     const theirs = await tensorsOf(path.join(golden as string, "golden.safetensors"));
     const names = [...theirs.keys()].filter((name) => name === "logits" || name.startsWith("hidden."));
-    expect(new Set(ours.keys())).toEqual(new Set(names));
-    expect(new Set(report.tensors.map(({ name }) => name))).toEqual(new Set(names));
+    // The small copy of the golden folder holds only some of them.
+    const all = ["hidden.embed", "hidden.block0", "hidden.block1", "hidden.block2", "hidden.norm", "logits"];
+    expect([...ours.keys()].toSorted()).toEqual(all.toSorted());
+    expect(report.tensors.map(({ name }) => name).toSorted()).toEqual(all.toSorted());
+    expect(names.length).toBeGreaterThan(0);
+    expect(all).toEqual(expect.arrayContaining(names));
     for (const name of names) {
       const a = ours.get(name)!;
       const b = theirs.get(name)!;

@@ -17,18 +17,15 @@ const scratch = mkdtempSync(path.join(tmpdir(), "nla-safetensors-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 const bundled = path.resolve(import.meta.dirname, "../../assets/aidreams260K/model.safetensors");
-const golden = sharedPath("golden/models/llama3-gqa") && sharedPath("golden/models");
 const realFiles = [
   bundled,
-  ...(golden === null
-    ? []
-    : [
-        "llama-mha-tied/model.safetensors",
-        "llama3-gqa/model-00001-of-00003.safetensors",
-        "llama3-gqa/model-00002-of-00003.safetensors",
-        "llama3-gqa/model-00003-of-00003.safetensors",
-        "llama-mha-tied/golden.safetensors",
-      ].map((name) => path.join(golden, name))),
+  ...[
+    "llama-mha-tied/model.safetensors",
+    "llama3-gqa/model-00001-of-00003.safetensors",
+    "llama3-gqa/model-00002-of-00003.safetensors",
+    "llama3-gqa/model-00003-of-00003.safetensors",
+    "llama-mha-tied/golden.safetensors",
+  ].flatMap((name) => sharedPath(`golden/models/${name}`) ?? []),
 ];
 
 async function allTensors(
