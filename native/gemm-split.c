@@ -32,7 +32,7 @@ enum {
   PARTS = 3,       // of a float
   STEP_SIZE = PARTS * 2 * TILE, // BF16 of one step of a block of A or B: for each part two tiles
   CHUNK = 9,       // steps that are summed before the next panel of B: so much of A stays in the first-level cache
-  AHEAD = 1,
+  AHEAD = 1,       // steps of B that are asked for early
   DEEPEST = 768,   // k that is packed at once
   ROW_BLOCK = 96,  // rows of A packed at a time
   B_SIZE = 3 << 18, // BF16 of packed B: most of a second-level cache

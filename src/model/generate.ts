@@ -225,8 +225,16 @@ async function readPrompts(
   const next = nextTokens(g, model, last, temperature);
   g.compile();
   onGraph?.((performance.now() - started) / 1000);
-  const lasts = lastRows(batch);
-  await g.run({ ...declared.values(batch), ...injection?.values, ...use.inputs(lasts), last: lasts }, signal);
+  const positionsOfLast = lastRows(batch);
+  await g.run(
+    {
+      ...declared.values(batch),
+      ...injection?.values,
+      ...use.inputs(positionsOfLast),
+      last: positionsOfLast,
+    },
+    signal,
+  );
   const rows = next.read();
   return (row, uniform) => chooseToken(rows, row, uniform, options);
 }
