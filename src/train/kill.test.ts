@@ -143,6 +143,8 @@ describe("a run that is killed", () => {
           expect(output).toContain("finished");
           break;
         }
+        // Before it has made its folder there is nothing yet that a kill could damage.
+        if (!existsSync(folder)) continue;
         kills += 1;
         await checkWhole(folder);
       }
