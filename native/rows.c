@@ -117,25 +117,43 @@ static void NAME(gated)(Tensor *dst, int ith, int nth, void *userdata) {
   }
 }
 
-// Sources: scratch, dy, gate, up -> dgate | dup. Flag: GELU.
-static void NAME(gated_back)(Tensor *dst, int ith, int nth, void *userdata) {
-  const int64_t n = size_of(dst->src[1]), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
-  const float *dy = source(dst, 1), *gate = source(dst, 2), *up = source(dst, 3);
-  float *dgate = (float *)dst->data, *dup = dgate + n;
-  if (settings_of(userdata).flags & GELU) {
+// dgate and dup of elements [from, until).
+INLINE void NAME(gate_back_range)(int gelu, int64_t from, int64_t until, const float *dy, const float *gate, const float *up,
+                                  float *dgate, float *dup) {
+  if (gelu) {
 #pragma omp simd
     for (int64_t i = from; i < until; i++) {
       const float x = gate[i], s = NAME(sigmoid)(x * (GELU_LINEAR + GELU_CUBIC * x * x));
-      dup[i] = dy[i] * x * s;
-      dgate[i] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * x * x));
+      dup[i - from] = dy[i] * x * s;
+      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * x * x));
     }
   } else {
 #pragma omp simd
     for (int64_t i = from; i < until; i++) {
       const float x = gate[i], s = NAME(sigmoid)(x);
-      dup[i] = dy[i] * x * s;
-      dgate[i] = dy[i] * up[i] * (s + x * s * (1.f - s));
+      dup[i - from] = dy[i] * x * s;
+      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s));
     }
+  }
+}
+
+// Sources: scratch, dy, gate, up -> dgate | dup, F32 or BF16. Flag: GELU.
+static void NAME(gated_back)(Tensor *dst, int ith, int nth, void *userdata) {
+  const int64_t n = size_of(dst->src[1]), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
+  const float *dy = source(dst, 1), *gate = source(dst, 2), *up = source(dst, 3);
+  const int gelu = (settings_of(userdata).flags & GELU) != 0;
+  if (dst->type != TYPE_BF16) {
+    float *dgate = (float *)dst->data;
+    if (until > from) NAME(gate_back_range)(gelu, from, until, dy, gate, up, dgate + from, dgate + n + from);
+    return;
+  }
+  float blocks[2][256];
+  uint16_t *half = (uint16_t *)dst->data;
+  for (int64_t at = from; at < until; at += 256) {
+    const int64_t end = min64(at + 256, until);
+    NAME(gate_back_range)(gelu, at, end, dy, gate, up, blocks[0], blocks[1]);
+    for (int64_t k = 0; k < end - at; k++) half[at + k] = to_bf16(blocks[0][k]);
+    for (int64_t k = 0; k < end - at; k++) half[n + at + k] = to_bf16(blocks[1][k]);
   }
 }
 
@@ -159,21 +177,34 @@ static void NAME(rope_table)(Tensor *dst, int ith, int nth, void *userdata) {
   }
 }
 
-// Sources: scratch, x [d, heads, n], table [d, n]. Flag: INVERSE, for the gradient.
+// y = x turned; y may be F32 or BF16.
+INLINE void NAME(turn)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, float *y) {
+#pragma omp simd
+  for (int64_t j = 0; j < half; j++) {
+    const float a = x[j], b = x[j + half], turn = sign * sines[j];
+    y[j] = a * cosines[j] - b * turn;
+    y[j + half] = a * turn + b * cosines[j];
+  }
+}
+INLINE void NAME(turn_to_bf16)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, uint16_t *y) {
+#pragma omp simd
+  for (int64_t j = 0; j < half; j++) {
+    const float a = x[j], b = x[j + half], turn = sign * sines[j];
+    y[j] = to_bf16(a * cosines[j] - b * turn);
+    y[j + half] = to_bf16(a * turn + b * cosines[j]);
+  }
+}
+
+// Sources: scratch, x [d, heads, n], table [d, n] -> like x, F32 or BF16. Flag: INVERSE, for the gradient.
 static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
   const float sign = settings_of(userdata).flags & INVERSE ? -1.f : 1.f;
   const int64_t d = dst->ne[0], half = d / 2, heads = dst->ne[1];
   ROWS_OF_THREAD(dst->ne[2] * dst->ne[3]) {
     const float *cosines = source(dst, 2) + i * d, *sines = cosines + half;
-    for (int64_t h = 0; h < heads; h++) {
-      const float *x = source(dst, 1) + (i * heads + h) * d;
-      float *y = (float *)dst->data + (i * heads + h) * d;
-#pragma omp simd
-      for (int64_t j = 0; j < half; j++) {
-        const float a = x[j], b = x[j + half], turn = sign * sines[j];
-        y[j] = a * cosines[j] - b * turn;
-        y[j + half] = a * turn + b * cosines[j];
-      }
+    for (int64_t h = i * heads; h < (i + 1) * heads; h++) {
+      const float *x = source(dst, 1) + h * d;
+      if (dst->type == TYPE_BF16) NAME(turn_to_bf16)(half, sign, cosines, sines, x, (uint16_t *)dst->data + h * d);
+      else NAME(turn)(half, sign, cosines, sines, x, (float *)dst->data + h * d);
     }
   }
 }

@@ -153,9 +153,15 @@ function norm(g: Graph, weights: Weights, x: Tensor, name: string): Tensor {
   return rmsNorm(g, x, gainOffset === 0 ? gain : affine(g, gain, 1, gainOffset), normEps);
 }
 
-/** The one linear map of a block: every projection goes through it, so an adapter is added here and nowhere else. */
-function project(g: Graph, weights: Weights, x: Tensor, name: string, bias = false): Tensor {
-  const plain = linear(g, x, weights.matrix(`${name}.weight`));
+/** The one linear map of a block, added to `onto`: every projection goes through it, so an adapter is added here and nowhere else. */
+function project(
+  g: Graph,
+  weights: Weights,
+  x: Tensor,
+  name: string,
+  { bias = false, onto = null }: { readonly bias?: boolean; readonly onto?: Tensor | null } = {},
+): Tensor {
+  const plain = linear(g, x, weights.matrix(`${name}.weight`), onto);
   const y = bias ? add(g, plain, weights.get(`${name}.bias`)) : plain;
   const low = weights.lowRank(name);
   // Scaled between the two: there are fewest elements.
@@ -169,7 +175,7 @@ function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tens
 
   const h = norm(g, weights, x, name("input_layernorm.weight"));
   const heads = (part: "q" | "k" | "v", count: number) =>
-    reshape(g, project(g, weights, h, name(`self_attn.${part}_proj`), config.attentionBias), [
+    reshape(g, project(g, weights, h, name(`self_attn.${part}_proj`), { bias: config.attentionBias }), [
       n,
       count,
       config.headDim,
@@ -185,17 +191,18 @@ function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tens
     });
   };
   const mixed = attend(k, turned("q", config.heads), turned("k", config.kvHeads), heads("v", config.kvHeads));
-  const attended = project(g, weights, mixed, name("self_attn.o_proj"));
-  if (config.postNorms) x = add(g, x, norm(g, weights, attended, name("post_attention_layernorm.weight")));
-  else x = add(g, x, attended);
+  const { postNorms } = config;
+  const attended = project(g, weights, mixed, name("self_attn.o_proj"), { onto: postNorms ? null : x });
+  if (!postNorms) x = attended;
+  else x = add(g, x, norm(g, weights, attended, name("post_attention_layernorm.weight")));
 
-  const before = config.postNorms ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight";
+  const before = postNorms ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight";
   const f = norm(g, weights, x, name(before));
   const gate = project(g, weights, f, name("mlp.gate_proj"));
   const up = project(g, weights, f, name("mlp.up_proj"));
   const gated = config.activation === "silu" ? swiglu(g, gate, up) : geglu(g, gate, up);
-  const fed = project(g, weights, gated, name("mlp.down_proj"));
-  return add(g, x, config.postNorms ? norm(g, weights, fed, name("post_feedforward_layernorm.weight")) : fed);
+  const fed = project(g, weights, gated, name("mlp.down_proj"), { onto: postNorms ? null : x });
+  return postNorms ? add(g, x, norm(g, weights, fed, name("post_feedforward_layernorm.weight"))) : fed;
 }
 
 /** Causal attention among the tokens of the batch. q, key, value [n, heads, headDim] -> [n, heads · headDim]. */

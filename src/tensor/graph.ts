@@ -246,6 +246,11 @@ export class Graph implements Owner, Disposable {
     return from;
   }
 
+  /** Whether {@link Graph.offer} was called for that form of a tensor. */
+  offers(from: Tensor, what: string): boolean {
+    return this.#offers.get(from)?.has(what) ?? false;
+  }
+
   /**
    * For ops, or operands, that have no gradient rule: a gradient that is left out without a word is a wrong gradient.
    *
@@ -313,7 +318,11 @@ export class Graph implements Owner, Disposable {
         gradients.set(operand, separate ? this.emit("add", operand.shape, "f32", sum, piece) : piece);
       }
       // The order of execution is the order of expansion: fix it here, so that a gradient is complete before it is used.
-      for (const [operand] of pullbacks) this.expand(gradients.get(operand) as Tensor);
+      for (const [operand] of pullbacks) {
+        const gradient = gradients.get(operand) as Tensor;
+        // One that is offered in another form, too: whoever reads it says which of them is computed.
+        if (!this.#offers.has(gradient)) this.expand(gradient);
+      }
     }
     return gradients;
   }

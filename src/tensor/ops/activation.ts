@@ -1,4 +1,5 @@
 // Activation functions and gates. The one place that computes them: a fused kernel is chosen here and nowhere else.
+import type { Dtype } from "../../engine/index.js";
 import type { Graph } from "../graph.js";
 import { sameShape, shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -51,13 +52,19 @@ const GELU = 1;
 /** A gated activation in one kernel each way; the reverse one gives both gradients, one after the other. */
 function nativeGate(g: Graph, gate: Tensor, up: Tensor, flags: number): Tensor {
   const { size, shape } = gate;
-  let swept: Tensor | null = null;
-  const sweep = (dy: Tensor) => (swept ??= g.emitKernel("gated_back", [2 * size], [dy, gate, up], { flags }));
+  const swept = new Map<Dtype, Tensor>();
+  const sweep = (dy: Tensor, dtype: "f32" | "bf16") => {
+    const made = swept.get(dtype) ?? g.emitKernel("gated_back", [2 * size], [dy, gate, up], { flags, dtype });
+    swept.set(dtype, made);
+    return made;
+  };
+  const half = asDtype("bf16");
+  // Products read the gradients in bf16: where nothing else does, the f32 ones are never computed.
+  const gradient = (dy: Tensor, start: number) =>
+    g.offer(partOf(g, sweep(dy, "f32"), start, shape), half, () =>
+      partOf(g, sweep(dy, "bf16"), start, shape),
+    );
   const gated = (dtype: "f32" | "bf16") => g.emitKernel("gated", shape, [gate, up], { flags, dtype });
-  const y = g.record(
-    gated("f32"),
-    [gate, (dy) => partOf(g, sweep(dy), 0, shape)],
-    [up, (dy) => partOf(g, sweep(dy), size, shape)],
-  );
-  return g.offer(y, asDtype("bf16"), () => gated("bf16"));
+  const y = g.record(gated("f32"), [gate, (dy) => gradient(dy, 0)], [up, (dy) => gradient(dy, size)]);
+  return g.offer(y, half, () => gated("bf16"));
 }

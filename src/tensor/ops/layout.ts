@@ -1,5 +1,5 @@
 // Moving elements without changing them: reshape, permute, transpose, cast, rows gathered and scattered.
-import { GGML_TYPE } from "../../engine/index.js";
+import { BYTES, GGML_TYPE } from "../../engine/index.js";
 import type { Dtype } from "../../engine/index.js";
 import type { Graph, Pullback } from "../graph.js";
 import { extentOf, shapeError, sizeOf } from "../shape.js";
@@ -12,7 +12,12 @@ export function reshape(g: Graph, x: Tensor, shape: Shape): Tensor {
   const extent = extentOf(shape, "reshape");
   if (sizeOf(shape) !== x.size)
     throw shapeError("reshape", [x.shape, shape], "shapes of equally many elements");
-  return g.record(g.emit("reshape_4d", shape, x.dtype, x, ...extent), [x, (dy) => reshape(g, dy, x.shape)]);
+  const y = g.record(g.emit("reshape_4d", shape, x.dtype, x, ...extent), [
+    x,
+    (dy) => reshape(g, dy, x.shape),
+  ]);
+  const half = asDtype("bf16");
+  return g.offers(x, half) ? g.offer(y, half, () => reshape(g, castTo(g, x, "bf16"), shape)) : y;
 }
 
 /**
@@ -164,11 +169,12 @@ export function rowsView(g: Graph, x: Tensor, start: number, rows: number, width
   );
 }
 
-/** For ops: the elements from `start` on of an f32 tensor, seen in a shape of their own; memory is shared, no gradient. */
+/** For ops: the elements from `start` on of a tensor (no blocks), seen in a shape of their own; memory is shared, no gradient. */
 export function partOf(g: Graph, x: Tensor, start: number, shape: Shape): Tensor {
   const [n0, n1, n2, n3] = extentOf(shape, "part");
   if (start + sizeOf(shape) > x.size)
     throw shapeError("part", [x.shape, shape], "a part that lies within the tensor");
-  const [row, plane, volume] = [n0 * 4, n0 * n1 * 4, n0 * n1 * n2 * 4];
-  return g.emit("view_4d", shape, x.dtype, x, n0, n1, n2, n3, row, plane, volume, start * 4);
+  const bytes = BYTES[x.dtype];
+  const [row, plane, volume] = [n0 * bytes, n0 * n1 * bytes, n0 * n1 * n2 * bytes];
+  return g.emit("view_4d", shape, x.dtype, x, n0, n1, n2, n3, row, plane, volume, start * bytes);
 }

@@ -1,9 +1,10 @@
 // Matrix products. The one place that multiplies matrices: a faster kernel is chosen here and nowhere else.
-import type { Graph } from "../graph.js";
+import type { Graph, Pullback } from "../graph.js";
 import { sameShape, shapeError } from "../shape.js";
 import { PackedMatrix } from "../packed.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype } from "./check.js";
+import { add } from "./elementwise.js";
 import { heldProduct, isHeld, unpacked, unpacksFor } from "./held.js";
 import { castTo, transpose, transposedAs } from "./layout.js";
 import { hasProduct, packedProduct, product, productOnto } from "./product.js";
@@ -43,9 +44,28 @@ export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = 
   return rowProducts(g, transposeA ? transpose(g, a) : a, transposeB ? b : transpose(g, b), compute);
 }
 
-/** x · wᵀ for a weight [out, in], which may be packed: [n, in] -> [n, out]. @throws as {@link matmul} */
-export function linear(g: Graph, x: Tensor, w: Tensor | PackedMatrix): Tensor {
-  return w instanceof PackedMatrix ? packedProduct(g, x, w) : matmul(g, x, w, { transposeB: true });
+/**
+ * x · wᵀ for a weight [out, in], which may be packed: [n, in] -> [n, out]; with `onto` [n, out], added to that, where there are
+ * kernels within the product: a residual stream is then read and written once less.
+ *
+ * @throws as {@link matmul}
+ */
+export function linear(g: Graph, x: Tensor, w: Tensor | PackedMatrix, onto: Tensor | null = null): Tensor {
+  if (onto && !sameShape(onto.shape, [...x.shape.slice(0, -1), w.shape[0] as number])) {
+    throw shapeError(
+      "linear",
+      [onto.shape, x.shape, w.shape],
+      "onto [n, out], x [n, in] and a weight [out, in]",
+    );
+  }
+  if (w instanceof PackedMatrix) return packedProduct(g, x, w, onto);
+  const rows = x.shape.at(-2) ?? 0;
+  const sums = onto !== null && x.shape.length === 2 && onto.dtype === "f32" && hasProduct(g, rows);
+  if (!sums || isHeld(w) || x.dtype !== "f32" || w.shape.length !== 2 || x.shape[1] !== w.shape[1]) {
+    const y = matmul(g, x, w, { transposeB: true });
+    return onto ? add(g, onto, y) : y;
+  }
+  return ownProducts(g, x, w, false, true, g.compute, onto);
 }
 
 /** With a frozen matrix in half precision or blocks: the gradient flows to `a` alone. */
@@ -61,9 +81,12 @@ function ownProducts(
   transposeA: boolean,
   transposeB: boolean,
   compute: "f32" | "bf16",
+  base: Tensor | null = null,
 ): Tensor {
+  const residual: Pullback[] = base ? [[base, (dy) => dy]] : [];
   return g.record(
-    product(g, a, b, { transposeA, transposeB, compute }),
+    product(g, a, b, { transposeA, transposeB, compute, base }),
+    ...residual,
     [
       a,
       (dy, sum) =>

@@ -27,21 +27,22 @@ export interface ProductOptions {
 }
 
 /**
- * x · wᵀ of a packed weight: x f32 [m, k] -> [m, n]. Any number of rows: there is nothing left to pack.
+ * x · wᵀ of a packed weight, plus `onto` [m, n]: x f32 [m, k] -> [m, n]. Any number of rows: there is nothing left to pack.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.gradient`
  */
-export function packedProduct(g: Graph, x: Tensor, w: PackedMatrix): Tensor {
+export function packedProduct(g: Graph, x: Tensor, w: PackedMatrix, onto: Tensor | null = null): Tensor {
   const [m, k] = x.shape as [number, number];
   if (x.shape.length !== 2 || k !== w.k) {
     throw shapeError("linear", [x.shape, [w.n, w.k]], "x [m, k] and a packed weight [n, k]");
   }
-  requireDtype("linear", "f32", x);
-  g.refuseGradient("linear with a packed weight", x);
+  const added = onto ? [onto] : [];
+  requireDtype("linear", "f32", x, ...added);
+  g.refuseGradient("linear with a packed weight", x, ...added);
   w.requireUsable();
-  const flags = B_PACKED | B_TRANSPOSED | (w.compute === "bf16" ? IN_BF16 : 0);
+  const flags = B_PACKED | B_TRANSPOSED | (w.compute === "bf16" ? IN_BF16 : 0) | (onto ? HAS_BASE : 0);
   const operand = w.compute === "bf16" ? stored(g, x) : x;
-  return g.emitKernel("matmul", [m, w.n], [operand, w.storage], { flags });
+  return g.emitKernel("matmul", [m, w.n], [operand, w.storage, ...added], { flags });
 }
 
 // A kernel packs B before it multiplies. For a few rows that costs more than the product, which ggml computes as dot products.

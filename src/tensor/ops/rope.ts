@@ -3,6 +3,7 @@ import type { Graph } from "../graph.js";
 import { shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
+import { asDtype } from "./layout.js";
 
 /** Settings of {@link rope}. */
 export interface RopeOptions {
@@ -73,6 +74,10 @@ function nativeRope(
   );
   return g.record(g.emitKernel("rope", x.shape, [x, table]), [
     x,
-    (dy) => g.emitKernel("rope", x.shape, [dy, table], { flags: INVERSE }),
+    (dy) => {
+      const back = (dtype: "f32" | "bf16") =>
+        g.emitKernel("rope", x.shape, [dy, table], { flags: INVERSE, dtype });
+      return g.offer(back("f32"), asDtype("bf16"), () => back("bf16"));
+    },
   ]);
 }
