@@ -1,119 +1,27 @@
 // The ops of the kernel library, called directly: at every level that this machine has, on ragged sizes, as 1 to 8 threads, with
 // NaN in outputs and scratch beforehand, against float64. Built with AddressSanitizer and UBSan by `node native/test/run.mjs`:
 // every tensor is a block of its own, so that a read or write beyond it ends the program.
-#include "../kernels.h"
-#include <stdio.h>
-#include <stdlib.h>
-
-int nk_detect(void);
-int nk_select(int level, int fast_bf16);
-void *nk_op(const char *name);
-const char *nk_level_name(int level);
-
-static uint32_t state = 1;
-static float uniform(void) { // in [-1, 1)
-  state = state * 1664525u + 1013904223u;
-  return (float)(int32_t)state / 2147483648.f;
-}
-
-static int failures = 0, checks = 0;
-static const char *level_name;
-static void check(const char *what, double error, double bound) {
-  checks++;
-  if (error <= bound) return; // NaN fails
-  failures++;
-  printf("FAILED %s, %s: error %g, bound %g\n", level_name, what, error, bound);
-}
-
-static Tensor *tensor(int type, int64_t n0, int64_t n1, int64_t n2, int64_t n3) {
-  Tensor *t = calloc(1, sizeof *t);
-  const int64_t ne[4] = {n0, n1, n2, n3};
-  size_t bytes = type == TYPE_BF16 || type == TYPE_F16 ? 2 : 4;
-  t->type = type;
-  for (int i = 0; i < 4; i++) {
-    t->ne[i] = ne[i];
-    t->nb[i] = bytes;
-    bytes *= (size_t)ne[i];
-  }
-  // Every other tensor lies 4 bytes beside what malloc aligns; `extra` is what to free.
-  static int odd = 0;
-  const size_t beside = (odd ^= 1) ? 4 : 0;
-  t->extra = malloc(bytes + beside);
-  t->data = (char *)t->extra + beside;
-  for (size_t i = 0; i < bytes / 4 && type == TYPE_F32; i++) ((float *)t->data)[i] = uniform();
-  return t;
-}
-static Tensor *f32(int64_t n0, int64_t n1, int64_t n2, int64_t n3) { return tensor(TYPE_F32, n0, n1, n2, n3); }
-static float *values(Tensor *t) { return t->data; }
-static void drop(Tensor *t) {
-  if (!t) return;
-  free(t->extra);
-  free(t);
-}
-static void poison(void *data, size_t bytes) { memset(data, 0xff, bytes); } // NaN, as float, as bf16, as index -1
-
-enum { MOST_THREADS = 8 };
-static Tensor *scratch;
-
-// Runs an op as 1 to 8 threads one after the other (there are no barriers inside), and compares the bytes. `dst`
-// holds the result; for an op that writes over a source, `before` is what the source holds at the start.
-static void run(const char *name, Tensor *dst, Tensor **sources, int count, uint32_t flags, float value, Tensor *changed) {
-  const Op op = (Op)nk_op(name);
-  const size_t bytes = (size_t)size_of(dst) * 4, changed_bytes = changed ? (size_t)size_of(changed) * 4 : 0;
-  uint64_t bits = flags;
-  uint32_t high;
-  memcpy(&high, &value, 4);
-  bits |= (uint64_t)high << 32;
-  char *first = malloc(bytes + 1), *start = malloc(changed_bytes + 1), *end = malloc(changed_bytes + 1);
-  if (changed) memcpy(start, changed->data, changed_bytes);
-  dst->src[0] = scratch;
-  for (int i = 0; i < count; i++) dst->src[i + 1] = sources[i];
-  for (int threads = 1; threads <= MOST_THREADS; threads++) {
-    if (changed) memcpy(changed->data, start, changed_bytes);
-    poison(dst->data, bytes);
-    poison(scratch->data, (size_t)size_of(scratch) * 4);
-    for (int i = threads - 1; i >= 0; i--) op(dst, i, threads, (void *)(uintptr_t)bits); // any order will do
-    if (threads == 1) {
-      memcpy(first, dst->data, bytes);
-      if (changed) memcpy(end, changed->data, changed_bytes);
-    }
-    if (memcmp(first, dst->data, bytes) || (changed && memcmp(end, changed->data, changed_bytes))) {
-      failures++;
-      printf("FAILED %s, %s: %d threads give other bytes than one\n", level_name, name, threads);
-    }
-  }
-  free(first);
-  free(start);
-  free(end);
-}
-
-// |found - wanted| / |wanted| in the Euclidean norm; `least` is the smallest size to divide by.
-static double distance_from(const float *found, const double *wanted, int64_t n, double least) {
-  double difference = 0, size = least * least;
-  for (int64_t i = 0; i < n; i++) {
-    difference += (found[i] - wanted[i]) * (found[i] - wanted[i]);
-    size += wanted[i] * wanted[i];
-  }
-  return sqrt(difference / size);
-}
-static double distance(const float *found, const double *wanted, int64_t n) { return distance_from(found, wanted, n, 1e-30); }
-static double *doubles(int64_t n) { return calloc((size_t)n + 1, sizeof(double)); }
+#include "check.h"
 
 static void test_matmul(int64_t m, int64_t n, int64_t k, int64_t batch, uint32_t flags, double bound) {
   Tensor *a = flags & 1 ? f32(m, k, batch, 1) : f32(k, m, batch, 1), *b = flags & 2 ? f32(k, n, batch, 1) : f32(n, k, batch, 1);
   Tensor *base = f32(n, m, batch, 1), *dst = f32(n, m, batch, 1);
   Tensor *sources[] = {a, b, base};
   run("matmul", dst, sources, flags & 8 ? 3 : 2, flags, 0, NULL);
-  double *wanted = doubles(m * n * batch);
+  double *wanted = doubles(m * n * batch), terms = 1e-60; // by their size, since few terms may cancel
   for (int64_t z = 0; z < batch; z++)
     for (int64_t i = 0; i < m; i++)
       for (int64_t j = 0; j < n; j++) {
         double s = flags & 8 ? values(base)[(z * m + i) * n + j] : 0;
-        for (int64_t p = 0; p < k; p++)
-          s += (double)values(a)[z * m * k + (flags & 1 ? p * m + i : i * k + p)] * values(b)[z * n * k + (flags & 2 ? j * k + p : p * n + j)];
+        terms += s * s;
+        for (int64_t p = 0; p < k; p++) {
+          const double left = values(a)[z * m * k + (flags & 1 ? p * m + i : i * k + p)];
+          const double term = left * values(b)[z * n * k + (flags & 2 ? j * k + p : p * n + j)];
+          s += term, terms += term * term;
+        }
         wanted[(z * m + i) * n + j] = s;
       }
-  check("matmul", distance(values(dst), wanted, m * n * batch), bound);
+  check("matmul", distance_from(values(dst), wanted, m * n * batch, sqrt(terms)), bound);
   free(wanted);
   drop(a), drop(b), drop(base), drop(dst);
 }
@@ -404,6 +312,7 @@ int main(void) {
       test_attention(16, 2, 2, 40, 2, 0, 0, 1, flags, bound);   // a mask that adds something
       test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, bound);     // a single key
     }
+    test_decoding();
     printf("%-12s %d checks, %d failed\n", level_name, checks - so_far, failures - before);
   }
   drop(scratch);
