@@ -180,24 +180,43 @@ static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
 
 // ---- cross-entropy
 
+// x = cap tanh(x / cap), and the derivative of that.
+INLINE void NAME(cap_row)(int64_t n, float cap, float *x, float *slopes) {
+  const float factor = 1.f / cap;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    const float t = NAME(hyperbolic_tangent)(x[j] * factor);
+    x[j] = cap * t;
+    slopes[j] = 1.f - t * t;
+  }
+}
+
 // Sources: scratch, logits [vocabulary, n], targets i32 [n], [weights [n]] (else 1) -> weighted loss of each row [n]. The logits are
 // overwritten by their gradient, weight (softmax - onehot): nothing else may read them before or after but what is ordered to.
-// With AS_BF16 the gradient of a row is in the first half of its bytes, as the matrix product takes it (A_HOLDS_BF16).
+// With AS_BF16 the gradient of a row is in the first half of its bytes, as the matrix product takes it (A_HOLDS_BF16). Value: a cap
+// on the logits, which are then cap tanh(logit / cap), and the vocabulary not above a million (the scratch); 0: none.
 static void NAME(cross_entropy)(Tensor *dst, int ith, int nth, void *userdata) {
   const int half = (settings_of(userdata).flags & AS_BF16) != 0;
+  const float cap = settings_of(userdata).value;
+  float *slopes = cap > 0 ? free_scratch(scratch_of(dst, ith)) : NULL;
   const int64_t vocabulary = dst->src[1]->ne[0];
   const int32_t *targets = (const int32_t *)dst->src[2]->data;
   ROWS_OF_THREAD(rows_of(dst->src[1])) {
     float *x = source(dst, 1) + i * vocabulary;
+    if (slopes) NAME(cap_row)(vocabulary, cap, x, slopes);
     const float weight = dst->src[3] ? source(dst, 3)[i] : 1.f, of_target = x[targets[i]], most = NAME(maximum)(vocabulary, x);
     const float sum = NAME(exponentials)(vocabulary, most, x, x), factor = weight / sum;
     ((float *)dst->data)[i] = weight * (most + logf(sum) - of_target);
     if (!half) {
       for (int64_t j = 0; j < vocabulary; j++) x[j] *= factor;
       x[targets[i]] -= weight;
+      if (slopes)
+        for (int64_t j = 0; j < vocabulary; j++) x[j] *= slopes[j];
       continue;
     }
     x[targets[i]] -= sum; // times the factor: the weight
+    if (slopes)
+      for (int64_t j = 0; j < vocabulary; j++) x[j] *= slopes[j];
     uint16_t block[32];
     for (int64_t j = 0; j < vocabulary; j += 32) { // a block is read before it, or what lies behind it, is written
       const int64_t n = min64(32, vocabulary - j);

@@ -107,33 +107,39 @@ static void test_rope(int64_t d, int64_t heads, int64_t n) {
   drop(positions), drop(divisors), drop(table), drop(x), drop(y), drop(turned_back);
 }
 
-static void test_cross_entropy(int64_t vocabulary, int64_t n, float size) {
+static void test_cross_entropy(int64_t vocabulary, int64_t n, float size, float cap) {
   Tensor *x = f32(vocabulary, n, 1, 1), *targets = tensor(TYPE_I32, n, 1, 1, 1), *weights = f32(n, 1, 1, 1), *loss = f32(n, 1, 1, 1);
   for (int64_t i = 0; i < n; i++) ((int32_t *)targets->data)[i] = (int32_t)(i * 13 % vocabulary);
   for (int64_t i = 0; i < vocabulary * n; i++) values(x)[i] *= size;
-  double *wl = doubles(n), *wg = doubles(n * vocabulary);
+  double *wl = doubles(n), *wg = doubles(n * vocabulary), *row = doubles(vocabulary);
   for (int64_t i = 0; i < n; i++) {
     double most = -1e300, sum = 0;
-    const float *row = values(x) + i * vocabulary;
+    for (int64_t j = 0; j < vocabulary; j++) {
+      const double logit = values(x)[i * vocabulary + j];
+      row[j] = cap > 0 ? cap * tanh(logit / cap) : logit;
+    }
     for (int64_t j = 0; j < vocabulary; j++) most = row[j] > most ? row[j] : most;
     for (int64_t j = 0; j < vocabulary; j++) sum += exp(row[j] - most);
     const int64_t target = i * 13 % vocabulary;
     wl[i] = values(weights)[i] * (most + log(sum) - row[target]);
-    for (int64_t j = 0; j < vocabulary; j++) wg[i * vocabulary + j] = values(weights)[i] * (exp(row[j] - most) / sum - (j == target));
+    for (int64_t j = 0; j < vocabulary; j++) {
+      const double slope = cap > 0 ? 1 - row[j] / cap * row[j] / cap : 1;
+      wg[i * vocabulary + j] = slope * values(weights)[i] * (exp(row[j] - most) / sum - (j == target));
+    }
   }
   Tensor *sources[] = {x, targets, weights}, *again = f32(vocabulary, n, 1, 1), *half_sources[] = {again, targets, weights};
   memcpy(again->data, x->data, (size_t)(n * vocabulary) * 4);
-  run("cross_entropy", loss, half_sources, 3, 1, 0, again);
+  run("cross_entropy", loss, half_sources, 3, 1, cap, again);
   check("cross_entropy, in bf16", distance(values(loss), wl, n), 1e-6);
   for (int64_t i = 0; i < n; i++)
     for (int64_t j = vocabulary - 1; j >= 0; j--) // from the end: a row is spread out over itself
       values(again)[i * vocabulary + j] = from_bf16(((uint16_t *)(values(again) + i * vocabulary))[j]);
   if (vocabulary > 1) check("cross_entropy, gradient in bf16", distance(values(again), wg, n * vocabulary), 5e-3);
   drop(again);
-  run("cross_entropy", loss, sources, 3, 0, 0, x);
+  run("cross_entropy", loss, sources, 3, 0, cap, x);
   check("cross_entropy", distance(values(loss), wl, n), 1e-6);
   if (vocabulary > 1) check("cross_entropy, gradient", distance(values(x), wg, n * vocabulary), 2e-6);
-  free(wl), free(wg);
+  free(wl), free(wg), free(row);
   drop(x), drop(targets), drop(weights), drop(loss);
 }
 
@@ -189,8 +195,10 @@ static void test_adamw(int64_t n) {
 
 // window 0: causal without one; `padded` keys at the start are hidden in odd batch rows, whose first queries see themselves.
 static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t, int64_t batches, int64_t window, int64_t padded,
-                           int added, uint32_t flags, double bound) {
+                           int added, uint32_t flags, float cap, double bound) {
   const float scale = 0.3f;
+  uint32_t cap_bits;
+  memcpy(&cap_bits, &cap, 4);
   const int64_t nq = d * heads * t * batches, nk = d * kv_heads * t * batches;
   Tensor *q = f32(d, heads, t, batches), *k = f32(d, kv_heads, t, batches), *v = f32(d, kv_heads, t, batches);
   Tensor *mask = f32(t, t, 1, padded ? batches : 1), *out = f32(nq + heads * t * batches, 1, 1, 1), *dy = f32(d, heads, t, batches);
@@ -202,7 +210,7 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
         float *at = values(mask) + (b * t + i) * t + j;
         *at = !seen ? -INFINITY : added ? *at : 0;
       }
-  double *wo = doubles(nq), *wq = doubles(nq), *wk = doubles(nk), *wv = doubles(nk), *p = doubles(t);
+  double *wo = doubles(nq), *wq = doubles(nq), *wk = doubles(nk), *wv = doubles(nk), *p = doubles(t), *slope = doubles(t);
   for (int64_t b = 0; b < batches; b++)
     for (int64_t h = 0; h < heads; h++)
       for (int64_t i = 0; i < t; i++) {
@@ -212,7 +220,9 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
         for (int64_t j = 0; j < t; j++) {
           double s = 0;
           for (int64_t x = 0; x < d; x++) s += (double)values(q)[qi + x] * values(k)[((b * t + j) * kv_heads + kv) * d + x];
-          p[j] = s * scale + m[j];
+          const double bounded = cap > 0 ? tanh(s * scale / cap) : 0;
+          slope[j] = 1 - bounded * bounded;
+          p[j] = (cap > 0 ? cap * bounded : s * scale) + m[j];
           most = p[j] > most ? p[j] : most;
         }
         for (int64_t j = 0; j < t; j++) sum += p[j] = exp(p[j] - most);
@@ -225,7 +235,7 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
           const int64_t at = ((b * t + j) * kv_heads + kv) * d;
           double dp = 0;
           for (int64_t x = 0; x < d; x++) dp += (double)values(dy)[qi + x] * values(v)[at + x];
-          const double ds = scale * p[j] * (dp - along);
+          const double ds = scale * slope[j] * p[j] * (dp - along);
           for (int64_t x = 0; x < d; x++) {
             wq[qi + x] += ds * values(k)[at + x];
             wk[at + x] += ds * values(q)[qi + x];
@@ -234,21 +244,21 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
         }
       }
   Tensor *sources[] = {q, k, v, mask}, *back_sources[] = {dy, q, k, v, mask, out};
-  run("attention", out, sources, 4, flags, scale, NULL);
+  run("attention", out, sources, 4, flags | cap_bits, scale, NULL);
   check("attention", distance(values(out), wo, nq), bound);
-  run("attention_back", back, back_sources, 6, flags, scale, NULL);
+  run("attention_back", back, back_sources, 6, flags | cap_bits, scale, NULL);
   // With one key the gradients of q and k are differences of two equal sums: nothing but rounding is left of numbers near 1.
   const double least = t == 1 ? 1 : 1e-30;
   check("attention_back, q", distance_from(values(back), wq, nq, least), bound);
   check("attention_back, k", distance_from(values(back) + nq, wk, nk, least), bound);
   if (!(flags & 1)) { // the same by the op for few queries
     Tensor *step = f32(d * heads, t, batches, 1);
-    run("attention_step", step, sources, 4, 0, scale, NULL);
+    run("attention_step", step, sources, 4, cap_bits, scale, NULL);
     check("attention_step", distance(values(step), wo, nq), bound);
     drop(step);
   }
   check("attention_back, v", distance(values(back) + nq + nk, wv, nk), bound);
-  free(wo), free(wq), free(wk), free(wv), free(p);
+  free(wo), free(wq), free(wk), free(wv), free(p), free(slope);
   drop(q), drop(k), drop(v), drop(mask), drop(out), drop(dy), drop(back);
 }
 
@@ -300,17 +310,26 @@ int main(void) {
     test_norm(1, 3), test_norm(48, 70), test_norm(33, 5), test_norm(288, 40), test_norm(17, 1), test_norm(16, 0);
     for (uint32_t gelu = 0; gelu < 2; gelu++) test_gated(1, 1, gelu), test_gated(9001, 4, gelu), test_gated(4097, 100, gelu), test_gated(0, 1, gelu);
     test_rope(2, 1, 1), test_rope(48, 3, 20), test_rope(10, 2, 33), test_rope(6, 5, 0);
-    test_cross_entropy(1, 2, 1), test_cross_entropy(1003, 9, 5), test_cross_entropy(64, 33, 80), test_cross_entropy(300, 3, 1e-6f);
+    for (int capped = 0; capped < 2; capped++) {
+      const float cap = capped ? 30 : 0;
+      test_cross_entropy(1, 2, 1, cap), test_cross_entropy(1003, 9, 5, cap), test_cross_entropy(64, 33, 80, cap);
+      test_cross_entropy(300, 3, 1e-6f, cap), test_cross_entropy(31, 0, 1, cap), test_cross_entropy(65, 9, 3, cap / 20);
+    }
     test_gather_back(7, 5, 40), test_gather_back(48, 90, 33), test_gather_back(1, 1, 1), test_gather_back(9, 4, 0);
     test_adamw(1), test_adamw(15), test_adamw(10007);
     for (uint32_t flags = 0; flags < (half ? 2u : 1u); flags++) {
       const double bound = flags ? 3e-2 : 3e-6;
-      test_attention(8, 2, 2, 5, 2, 0, 0, 0, flags, bound);
-      test_attention(48, 4, 2, 150, 2, 0, 0, 0, flags, bound);  // several blocks of queries, grouped
-      test_attention(33, 3, 1, 70, 3, 9, 0, 0, flags, bound);   // a sliding window
-      test_attention(16, 2, 1, 67, 2, 0, 20, 0, flags, bound);  // padding on the left, a mask for each row
-      test_attention(16, 2, 2, 40, 2, 0, 0, 1, flags, bound);   // a mask that adds something
-      test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, bound);     // a single key
+      test_attention(8, 2, 2, 5, 2, 0, 0, 0, flags, 0, bound);
+      test_attention(48, 4, 2, 150, 2, 0, 0, 0, flags, 0, bound);  // several blocks of queries, grouped
+      test_attention(33, 3, 1, 70, 3, 9, 0, 0, flags, 0, bound);   // a sliding window
+      test_attention(16, 2, 1, 67, 2, 0, 20, 0, flags, 0, bound);  // padding on the left, a mask for each row
+      test_attention(16, 2, 2, 40, 2, 0, 0, 1, flags, 0, bound);   // a mask that adds something
+      test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, 0, bound);     // a single key
+      test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, 2, bound);     // the same with scores that are capped, and so on
+      test_attention(48, 4, 2, 150, 2, 0, 0, 0, flags, 0.5f, bound);
+      test_attention(33, 3, 1, 70, 3, 9, 0, 0, flags, 50, bound);
+      test_attention(16, 2, 1, 67, 2, 0, 20, 0, flags, 1.5f, bound);
+      test_attention(16, 2, 2, 300, 2, 40, 0, 1, flags, 1, bound); // a mask that adds something, in a window
     }
     test_decoding();
     printf("%-12s %d checks, %d failed\n", level_name, checks - so_far, failures - before);

@@ -176,6 +176,21 @@ const ROWS: readonly Row[] = [
     build: (g, t) => ops.crossEntropy(g, t["h"]!, t["w"]!, t["targets"]!, t["weights"]!, { chunk: 32 }),
   },
   {
+    name: "cross-entropy of capped logits in chunks",
+    variables: { h: [75, 33], w: [301, 33] },
+    ids: { targets: someIds(75, 301) },
+    constants: { weights: { shape: [75], data: Float32Array.from({ length: 75 }, (_, i) => (i % 4) / 100) } },
+    build: (g, t) =>
+      ops.crossEntropy(g, t["h"]!, t["w"]!, t["targets"]!, t["weights"]!, { chunk: 32, softcap: 3 }),
+  },
+  {
+    name: "log-probabilities of capped logits, each with a gradient of its own",
+    variables: { h: [75, 33], w: [301, 33] },
+    ids: { targets: someIds(75, 301) },
+    build: (g, t) =>
+      ops.square(g, ops.tokenLogProbs(g, t["h"]!, t["w"]!, t["targets"]!, { chunk: 32, softcap: 5 })),
+  },
+  {
     name: "log-probabilities in chunks, each with a gradient of its own, the head's matrix also an embedding",
     variables: { h: [75, 33], w: [301, 33] },
     ids: { targets: someIds(75, 301) },
@@ -195,6 +210,22 @@ const ROWS: readonly Row[] = [
     variables: attentionShapes,
     constants: { mask: maskOf(1, (_, i, j) => j <= i && i - j < 20) },
     build: attend,
+  },
+  {
+    name: "capped attention",
+    variables: attentionShapes,
+    constants: { mask: maskOf(1, (_, i, j) => j <= i) },
+    build: (g, t) =>
+      ops.attention(g, t["q"]!, t["k"]!, t["v"]!, { mask: t["mask"]!, scale: 0.2, softcap: 0.75 }),
+  },
+  {
+    name: "capped attention in a sliding window, padding on the left of one row",
+    variables: attentionShapes,
+    constants: {
+      mask: maskOf(BATCH, (row, i, j) => i === j || (j <= i && i - j < 33 && (row === 0 || j >= 90))),
+    },
+    build: (g, t) =>
+      ops.attention(g, t["q"]!, t["k"]!, t["v"]!, { mask: t["mask"]!, scale: 0.2, softcap: 50 }),
   },
   {
     name: "attention with padding on the left of one row",
