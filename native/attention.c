@@ -33,13 +33,6 @@ typedef struct {
   char *scratch;
 } Attention;
 
-static float from_f16(uint16_t h) {
-  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-  if (exponent == 31) return float_of_bits(sign | 0x7f800000 | mantissa << 13);
-  if (exponent == 0) return (sign ? -1.f : 1.f) * (float)mantissa * 5.9604644775390625e-8f;
-  return float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-
 static const char *mask_row(const Attention *a, int64_t batch, int64_t query) {
   const Tensor *m = a->mask;
   return (const char *)m->data + query * m->nb[1] + (m->ne[3] > 1 ? batch * m->nb[3] : 0);

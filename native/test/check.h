@@ -45,5 +45,6 @@ double *doubles(int64_t n); // zeros
 
 // The tests of a file, at the level in use.
 void test_decoding(void);
+void test_held_products(int rounds); // whether products in BF16 are
 
 #endif

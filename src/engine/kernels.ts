@@ -16,6 +16,7 @@ export type KernelLevel = (typeof KERNEL_LEVELS)[number];
 /** The ops of the library. */
 export type KernelName =
   | "matmul"
+  | "held_matmul"
   | "pack"
   | "layout"
   | "rms_norm"

@@ -2,27 +2,19 @@
 // gradients, at sizes beyond those of finite differences (several blocks of queries, ragged tiles), and the same bytes for 1 to
 // 4 threads. Against float64 the kernels are tested in ops.test.ts and, one by one, in native/test.
 import { afterAll, describe, expect, test } from "vitest";
-import { Device, KERNEL_LEVELS, loadKernels } from "../engine/index.js";
-import type { KernelLevel, Kernels } from "../engine/index.js";
+import { Device } from "../engine/index.js";
+import type { Kernels } from "../engine/index.js";
 import { Graph, ops } from "./index.js";
 import type { Tensor } from "./index.js";
 import { relativeError } from "./testing/array64.js";
+import { kernelLevels } from "./testing/levels.js";
 import { normals, seededRandom } from "./testing/random.js";
 
-const kernels = loadKernels();
-const chosen = { level: kernels?.level as KernelLevel, fast: kernels?.fastBf16 };
-const levels = KERNEL_LEVELS.filter((level) => {
-  try {
-    kernels?.select(level);
-    return kernels !== null;
-  } catch {
-    return false;
-  }
-});
+const { kernels, levels, restore } = kernelLevels();
 const devices = [1, 2, 3, 4].map((threads) => Device.open({ threads }));
 const composed = Device.open({ threads: 1, kernels: false });
 afterAll(() => {
-  kernels?.select(chosen.level, chosen.fast);
+  restore();
   for (const device of [...devices, composed]) device[Symbol.dispose]();
 });
 

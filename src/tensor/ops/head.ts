@@ -7,7 +7,7 @@ import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { add, affine, mul, scale, softcap as softcapped, square } from "./elementwise.js";
 import { concatRows, reshape, rowsView } from "./layout.js";
-import { unpacked } from "./held.js";
+import { hasHeldKernel, isHeld, unpacked } from "./held.js";
 import { linear, multiply, multiplyPlain, multiplyTransposed } from "./matmul.js";
 import { product } from "./product.js";
 
@@ -75,7 +75,7 @@ export function crossEntropy(
   options: HeadOptions = {},
 ): Tensor {
   const { softcap = null } = options;
-  w = unpacked(g, w);
+  if (!hasHead(g, w, softcap) || !hasHeldKernel(g, w)) w = unpacked(g, w);
   const n = checkHead(g, "crossEntropy", h, w, targets);
   if (weights.shape.length !== 1 || weights.size !== n) {
     throw shapeError("crossEntropy", [h.shape, weights.shape], "one weight per row of h, [n]");
@@ -186,7 +186,7 @@ export function tokenLogProbs(
   options: HeadOptions = {},
 ): Tensor {
   const { softcap = null } = options;
-  w = unpacked(g, w);
+  if (!hasHead(g, w, softcap) || !hasHeldKernel(g, w)) w = unpacked(g, w);
   const n = checkHead(g, "tokenLogProbs", h, w, targets);
   if (hasHead(g, w, softcap)) return nativeLogProbs(g, h, w, targets, options);
   const parts = chunksOf(g, h, targets, options).map((chunk) => {
@@ -261,7 +261,8 @@ function checkHead(g: Graph, op: string, h: Tensor, w: Tensor, targets: Tensor):
   if (!fits || n === undefined || targets.size !== n) {
     throw shapeError(op, [h.shape, w.shape, targets.shape], "h [n, d], w [vocabulary, d] and targets [n]");
   }
-  requireDtype(op, "f32", h, w);
+  if (!isHeld(w) || w.requiresGrad) requireDtype(op, "f32", h, w);
+  requireDtype(op, "f32", h);
   g.boundIndices(op, targets, w.shape[0] as number);
   return n;
 }
