@@ -125,9 +125,11 @@ static void NAME(gated_back)(Tensor *dst, int ith, int nth, void *userdata) {
   if (settings_of(userdata).flags & GELU) {
 #pragma omp simd
     for (int64_t i = from; i < until; i++) {
-      const float x = gate[i], s = NAME(sigmoid)(x * (GELU_LINEAR + GELU_CUBIC * x * x));
+      // Beyond 30 the sigmoid is 0 or 1 anyway, and the square of 1e20 would make that 0 NaN.
+      const float x = gate[i], near = x > 30.f ? 30.f : x < -30.f ? -30.f : x, square = near * near;
+      const float s = NAME(sigmoid)(near * (GELU_LINEAR + GELU_CUBIC * square));
       dup[i] = dy[i] * x * s;
-      dgate[i] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * x * x));
+      dgate[i] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * square));
     }
   } else {
 #pragma omp simd

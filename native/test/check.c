@@ -50,6 +50,53 @@ static size_t bytes_of(const Tensor *t) {
   return (size_t)size_of(t) * element;
 }
 
+// What a kernel must leave as it found it: rounding, what denormals count as, and the tile registers, which ggml's own AMX kernels
+// configure once for each thread.
+typedef struct {
+  uint64_t control;
+  uint8_t tiles[64];
+} ThreadState;
+#ifdef X86
+enum { ROUND_DOWN = 0x2000, FLUSH = 0x8000, STICKY = 0x3f };
+static uint64_t control(void) { return _mm_getcsr() & ~STICKY; }
+static void set_control(uint64_t to) { _mm_setcsr((unsigned)to); }
+__attribute__((target("amx-tile"))) static void tiles(int store, uint8_t *config) {
+  if (nk_detect() != 4) return;
+  if (store) _tile_storeconfig(config);
+  else if (config) _tile_loadconfig(config);
+  else _tile_release();
+}
+#elif defined(__aarch64__)
+enum { ROUND_DOWN = 2 << 22, FLUSH = 1 << 24 };
+static uint64_t control(void) {
+  uint64_t fpcr;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+  return fpcr;
+}
+static void set_control(uint64_t to) { __asm__ volatile("msr fpcr, %0" : : "r"(to)); }
+static void tiles(int store, uint8_t *config) { (void)store, (void)config; }
+#endif
+static ThreadState state_of_thread(void) {
+  ThreadState s = {control(), {0}};
+  tiles(1, s.tiles);
+  return s;
+}
+
+// One thread's call, in a state that no compiler sets up; what it computes then is of no interest.
+static void run_in_strange_state(const char *name, Op op, Tensor *dst, void *settings) {
+  const uint64_t before = control();
+  uint8_t config[64] = {1};
+  for (int i = 0; i < 4; i++) config[16 + 2 * i] = 32, config[48 + i] = 7;
+  tiles(0, config);
+  set_control(before | ROUND_DOWN | FLUSH);
+  const ThreadState wanted = state_of_thread();
+  op(dst, 0, 1, settings);
+  const ThreadState found = state_of_thread();
+  set_control(before);
+  tiles(0, NULL);
+  check(name, found.control == wanted.control && !memcmp(found.tiles, wanted.tiles, 64) ? 0 : 1, 0);
+}
+
 static void run_as(const char *name, Tensor *dst, Tensor **sources, int count, uint32_t flags, float value, Tensor *changed) {
   const Op op = (Op)nk_op(name);
   const size_t bytes = bytes_of(dst), changed_bytes = changed ? bytes_of(changed) : 0;
@@ -60,6 +107,7 @@ static void run_as(const char *name, Tensor *dst, Tensor **sources, int count, u
   char *first = malloc(bytes + 1), *start = malloc(changed_bytes + 1), *end = malloc(changed_bytes + 1);
   if (changed) memcpy(start, changed->data, changed_bytes);
   for (int i = 0; i < count; i++) dst->src[i + 1] = sources[i];
+  run_in_strange_state(name, op, dst, (void *)(uintptr_t)bits);
   for (int threads = 1; threads <= MOST_THREADS; threads++) {
     if (changed) memcpy(changed->data, start, changed_bytes);
     poison(dst->data, bytes);
@@ -67,6 +115,9 @@ static void run_as(const char *name, Tensor *dst, Tensor **sources, int count, u
     if (threads == 1 || threads == MOST_THREADS) poison(scratch->data, (size_t)threads * SCRATCH_BYTES + 64);
     for (int i = threads - 1; i >= 0; i--) op(dst, i, threads, (void *)(uintptr_t)bits); // any order will do
     if (threads == 1) {
+      uint8_t left[64] = {0};
+      tiles(1, left);
+      if (left[0]) check("tiles released where they were", 1, 0);
       memcpy(first, dst->data, bytes);
       if (changed) memcpy(end, changed->data, changed_bytes);
     }

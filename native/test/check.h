@@ -32,7 +32,8 @@ float *values(Tensor *t);
 void drop(Tensor *t);
 void poison(void *data, size_t bytes); // NaN, as float, as bf16, as index -1
 
-// Runs an op as 1 to 8 threads one after the other (there are no barriers inside), and compares the bytes. `dst`
+// Runs an op as 1 to 8 threads one after the other (there are no barriers inside), and compares the bytes; before that once in a
+// strange state of the thread (rounding, denormals, tile registers), which it must leave as it is. `dst`
 // holds the result; for an op that writes over a source, `changed` is that source.
 void run(const char *name, Tensor *dst, Tensor **sources, int count, uint32_t flags, float value, Tensor *changed);
 // The same for an op whose result is its first source, which is poisoned beforehand: what stays so was not written.
@@ -46,5 +47,6 @@ double *doubles(int64_t n); // zeros
 // The tests of a file, at the level in use.
 void test_decoding(void);
 void test_held_products(int rounds); // whether products in BF16 are
+void test_extremes(int level);
 
 #endif

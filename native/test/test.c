@@ -262,29 +262,6 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
   drop(q), drop(k), drop(v), drop(mask), drop(out), drop(dy), drop(back);
 }
 
-#ifdef X86
-// A product must leave the thread as it found it: the tiles of ggml's own AMX kernels, rounding, and denormals.
-__attribute__((target("amx-tile"))) static void test_thread_state(int tiles) {
-  enum { ROUND_DOWN = 0x2000, FLUSH = 0x8000 };
-  uint8_t config[64] = {1}, after[64];
-  for (int i = 0; i < 4; i++) config[16 + 2 * i] = 32, config[48 + i] = 7;
-  const unsigned before = _mm_getcsr(), strange = (before | ROUND_DOWN | FLUSH) & ~0x3fu; // without the sticky exceptions
-  if (tiles) _tile_loadconfig(config);
-  _mm_setcsr(strange);
-  test_matmul(40, 50, 60, 1, 4, 1);
-  const unsigned found = _mm_getcsr() & ~0x3fu;
-  _mm_setcsr(before);
-  check("rounding and denormals kept", found == strange ? 0 : 1, 0);
-  if (!tiles) return;
-  _tile_storeconfig(after);
-  check("tile configuration kept", memcmp(config, after, 64) ? 1 : 0, 0);
-  _tile_release();
-  test_matmul(40, 50, 60, 1, 4, 1);
-  _tile_storeconfig(after);
-  check("tiles released where they were", after[0], 0);
-}
-#endif
-
 int main(void) {
   scratch = f32(MOST_THREADS * (SCRATCH_BYTES / 4) + 16, 1, 1, 1);
   const int best = nk_detect();
@@ -304,9 +281,6 @@ int main(void) {
       test_matmul(1, 300, 64, 1, flags, bound);
       test_matmul(0, 5, 4, 1, flags, bound), test_matmul(5, 0, 4, 1, flags, bound), test_matmul(5, 7, 0, 3, flags, bound);
     }
-#ifdef X86
-    test_thread_state(level == 4);
-#endif
     test_norm(1, 3), test_norm(48, 70), test_norm(33, 5), test_norm(288, 40), test_norm(17, 1), test_norm(16, 0);
     for (uint32_t gelu = 0; gelu < 2; gelu++) test_gated(1, 1, gelu), test_gated(9001, 4, gelu), test_gated(4097, 100, gelu), test_gated(0, 1, gelu);
     test_rope(2, 1, 1), test_rope(48, 3, 20), test_rope(10, 2, 33), test_rope(6, 5, 0);
@@ -333,6 +307,7 @@ int main(void) {
     }
     test_decoding();
     test_held_products(half);
+    test_extremes(level);
     printf("%-12s %d checks, %d failed\n", level_name, checks - so_far, failures - before);
   }
   drop(scratch);
