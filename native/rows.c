@@ -150,11 +150,13 @@ static void NAME(rope_table)(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t d = dst->ne[0], half = d / 2;
   const int32_t *positions = (const int32_t *)dst->src[1]->data;
   const float *divisors = dst->src[2] ? source(dst, 2) : NULL, magnitude = float_of_bits(s.flags);
+  float *frequencies = free_scratch(scratch_of(dst, ith)); // the same for all rows, and dear
+  for (int64_t j = 0; j < half; j++)
+    frequencies[j] = (float)(1.0 / pow((double)s.value, 2.0 * (double)j / (double)d)) / (divisors ? divisors[j] : 1.f);
   ROWS_OF_THREAD(dst->ne[1]) {
     float *cosines = (float *)dst->data + i * d, *sines = cosines + half;
     for (int64_t j = 0; j < half; j++) {
-      const float frequency = (float)(1.0 / pow((double)s.value, 2.0 * (double)j / (double)d)) / (divisors ? divisors[j] : 1.f);
-      const float angle = (float)positions[i] * frequency;
+      const float angle = (float)positions[i] * frequencies[j];
       cosines[j] = (float)cos((double)angle) * magnitude;
       sines[j] = (float)sin((double)angle) * magnitude;
     }
@@ -177,6 +179,28 @@ static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
         y[j + half] = a * turn + b * cosines[j];
       }
     }
+  }
+}
+
+// ---- soft caps: cap tanh(x / cap)
+
+// Sources: scratch, x -> like it. Value: cap.
+static void NAME(soft_cap)(Tensor *dst, int ith, int nth, void *userdata) {
+  const int64_t n = size_of(dst), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
+  const float cap = settings_of(userdata).value, factor = 1.f / cap, *x = source(dst, 1);
+  float *y = (float *)dst->data;
+#pragma omp simd
+  for (int64_t i = from; i < until; i++) y[i] = cap * NAME(hyperbolic_tangent)(x[i] * factor);
+}
+
+// Sources: scratch, dy, y of the op above -> dx. Value: cap.
+static void NAME(soft_cap_back)(Tensor *dst, int ith, int nth, void *userdata) {
+  const int64_t n = size_of(dst), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
+  const float factor = 1.f / settings_of(userdata).value, *dy = source(dst, 1), *y = source(dst, 2);
+  float *dx = (float *)dst->data;
+  for (int64_t i = from; i < until; i++) {
+    const float t = y[i] * factor;
+    dx[i] = dy[i] * (1.f - t * t);
   }
 }
 
@@ -250,6 +274,8 @@ const NamedOp NAME(row_ops)[] = {
     {"gated_back", NAME(gated_back)},
     {"rope_table", NAME(rope_table)},
     {"rope", NAME(rope)},
+    {"soft_cap", NAME(soft_cap)},
+    {"soft_cap_back", NAME(soft_cap_back)},
     {"cross_entropy", NAME(cross_entropy)},
     {"gather_back", NAME(gather_back)},
     {NULL, NULL},

@@ -133,7 +133,7 @@ static double product_error(int m, int n, int k, int down, int up, uint32_t flag
         const double x = values(a)[i * k + p], y = values(b)[p * n + j];
         sum += x * y, size += fabs(x * y), others += fabs(x) + fabs(y);
       }
-      const double allowed = rounding * 2 * size + lost * (others + 6 * k);
+      const double allowed = rounding * sqrt((double)k) * size + lost * (others + 6 * k);
       worst = fmax(worst, fabs(values(dst)[i * n + j] - sum) / allowed);
     }
   drop(a), drop(b), drop(dst);
@@ -151,7 +151,7 @@ void test_extremes(int level) {
       check("matmul, at a scale of its own", product_error(33, 37, 70, scales[s][0], scales[s][1], bf16, level == 4 || bf16), 1);
     enum { M = 40, N = 35, K = 50 };
     Tensor *a = f32(K, M, 1, 1), *b = f32(N, K, 1, 1), *dst = f32(N, M, 1, 1), *sources[] = {a, b};
-    contained((Contained){"matmul", dst, a, sources, 2, bf16, 0, M, K, N, 1, 0, 1e-6});
+    contained((Contained){"matmul", dst, a, sources, 2, bf16, 0, M, K, N, 1, 0, 5e-6}); // two orders of summing 50 terms
     drop(a), drop(b), drop(dst);
   }
 }

@@ -143,6 +143,23 @@ static void test_cross_entropy(int64_t vocabulary, int64_t n, float size, float 
   drop(x), drop(targets), drop(weights), drop(loss);
 }
 
+static void test_soft_cap(int64_t n, float size, float cap) {
+  Tensor *x = f32(n, 1, 1, 1), *y = f32(n, 1, 1, 1), *dy = f32(n, 1, 1, 1), *dx = f32(n, 1, 1, 1);
+  Tensor *sources[] = {x}, *back_sources[] = {dy, y};
+  for (int64_t i = 0; i < n; i++) values(x)[i] *= size;
+  run("soft_cap", y, sources, 1, 0, cap, NULL);
+  run("soft_cap_back", dx, back_sources, 2, 0, cap, NULL);
+  double worst = 0, worst_slope = 0;
+  for (int64_t i = 0; i < n; i++) {
+    const double t = tanh((double)values(x)[i] / cap);
+    worst = fmax(worst, fabs(values(y)[i] - cap * t) / (1e-37 + fabs(cap * t))); // each number by itself: near 0, too
+    worst_slope = fmax(worst_slope, fabs(values(dx)[i] - values(dy)[i] * (1 - t * t)));
+  }
+  check("soft_cap", worst, 4e-7);
+  check("soft_cap_back", worst_slope, 1e-6);
+  drop(x), drop(y), drop(dy), drop(dx);
+}
+
 static void test_gather_back(int64_t d, int64_t rows, int64_t n) {
   Tensor *dy = f32(d, n, 1, 1), *ids = tensor(TYPE_I32, n, 1, 1, 1), *sum = f32(d, rows, 1, 1), *dst = f32(d, rows, 1, 1);
   double *wanted = doubles(d * rows);
@@ -289,6 +306,8 @@ int main(void) {
       test_cross_entropy(1, 2, 1, cap), test_cross_entropy(1003, 9, 5, cap), test_cross_entropy(64, 33, 80, cap);
       test_cross_entropy(300, 3, 1e-6f, cap), test_cross_entropy(31, 0, 1, cap), test_cross_entropy(65, 9, 3, cap / 20);
     }
+    test_soft_cap(0, 1, 1), test_soft_cap(1, 1, 30), test_soft_cap(9001, 40, 30), test_soft_cap(4097, 1e-3f, 50);
+    test_soft_cap(33, 1e-20f, 30), test_soft_cap(100, 1e30f, 0.5f);
     test_gather_back(7, 5, 40), test_gather_back(48, 90, 33), test_gather_back(1, 1, 1), test_gather_back(9, 4, 0);
     test_adamw(1), test_adamw(15), test_adamw(10007);
     for (uint32_t flags = 0; flags < (half ? 2u : 1u); flags++) {

@@ -26,6 +26,8 @@ export type KernelName =
   | "gated_back"
   | "rope_table"
   | "rope"
+  | "soft_cap"
+  | "soft_cap_back"
   | "cross_entropy"
   | "gather_back"
   | "attention"

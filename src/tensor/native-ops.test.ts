@@ -155,6 +155,23 @@ const ROWS: readonly Row[] = [
     build: (g, t) => ops.rope(g, t["x"]!, t["positions"]!, { theta: 1e4, magnitude: 1.5 }),
   },
   {
+    name: "rope with divisors of its frequencies, as llama3, linear and yarn scaling give",
+    variables: { x: [70, 3, 26] },
+    ids: { positions: Int32Array.from({ length: 70 }, (_, i) => (i * 7) % 50) },
+    constants: { divisors: { shape: [13], data: Float32Array.from({ length: 13 }, (_, i) => 1 + i * 0.6) } },
+    build: (g, t) =>
+      ops.rope(g, t["x"]!, t["positions"]!, {
+        theta: 5e5,
+        frequencyDivisors: t["divisors"]!,
+        magnitude: 1.2,
+      }),
+  },
+  {
+    name: "a soft cap, small numbers and large ones",
+    variables: { x: [70, 131] },
+    build: (g, t) => ops.softcap(g, ops.mul(g, t["x"]!, ops.square(g, t["x"]!)), 2.5),
+  },
+  {
     name: "gathered rows, the table used beside them",
     variables: { table: [40, 31] },
     ids: { ids: someIds(90, 40) },
