@@ -1,5 +1,6 @@
 // Softmax attention, forward and backward, in blocks of query rows: nothing of the size queries x keys is kept, and blocks of
-// keys that a mask hides are not computed. Any additive mask (causal, sliding window, padding), grouped queries.
+// keys that a mask hides are not computed. Any additive mask (causal, sliding window, padding), grouped queries, scores bounded by
+// cap tanh(score / cap) where the model does that.
 #ifndef ISA
 #include "kernels.h"
 #define TEMPLATE "attention.c"
@@ -9,7 +10,7 @@
 
 #ifndef ATTENTION_SETTINGS
 #define ATTENTION_SETTINGS
-enum { ATTEND_BF16 = 1, HEADS_FIRST = 2 };
+enum { ATTEND_BF16 = 1, HEADS_FIRST = 2, CAP = ~3 }; // the upper 30 bits of the flags are those of the cap; 0: none
 enum { QUERY_BLOCK = 128, LONG = 256 }; // blocks of half as many up to LONG queries: less of what a causal mask hides is computed
 enum { ROW_PADDING = 16 }; // rows of scores are whole vectors
 
@@ -23,7 +24,7 @@ typedef struct {
   int64_t q_token, q_head, q_batch;    // strides in floats
   int64_t kv_token, kv_head, kv_batch; // of k, and of v, which lies like k
   const Tensor *mask;
-  float scale;
+  float scale, cap;
   Gemm gemm;
   Seen *seen; // of each query, for the mask in use
   int64_t seen_batch;
@@ -31,13 +32,6 @@ typedef struct {
   int64_t row, block; // floats in a row of scores, rows in a block
   char *scratch;
 } Attention;
-
-static float from_f16(uint16_t h) {
-  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-  if (exponent == 31) return float_of_bits(sign | 0x7f800000 | mantissa << 13);
-  if (exponent == 0) return (sign ? -1.f : 1.f) * (float)mantissa * 5.9604644775390625e-8f;
-  return float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-}
 
 static const char *mask_row(const Attention *a, int64_t batch, int64_t query) {
   const Tensor *m = a->mask;
@@ -98,6 +92,7 @@ static Attention attention_of(const Tensor *dst, const Tensor *q, const Tensor *
   a.kv_batch = (int64_t)k->nb[3] / 4;
   a.mask = mask;
   a.scale = s.value;
+  a.cap = float_of_bits(s.flags & (uint32_t)CAP);
   a.gemm = s.flags & ATTEND_BF16 ? products.bf16.multiply : products.f32.multiply;
   a.scratch = scratch_of(dst, ith);
   a.seen = (Seen *)free_scratch(a.scratch);
@@ -106,25 +101,45 @@ static Attention attention_of(const Tensor *dst, const Tensor *q, const Tensor *
   a.scores = free_scratch(a.scratch) + taken;
   a.row = round_up(a.keys, ROW_PADDING) + ROW_PADDING;
   const int64_t most = a.queries > LONG ? QUERY_BLOCK : QUERY_BLOCK / 2;
-  a.block = min64(most, (SCRATCH_FREE / 4 - taken) / (matrices * a.row)); // long rows: fewer of them
+  a.block = min64(most, ((SCRATCH_FREE / 4 - taken) / a.row - 1) / matrices); // long rows: fewer of them; and one row of slopes
   return a;
 }
 #endif
 
 // scores = scale * scores + mask for the keys that query i sees, -inf up to the next whole vector; `first` is the key of
-// column 0. Returns the first column and the number of columns, whole vectors.
-INLINE int64_t NAME(masked)(const Attention *a, int64_t batch, int64_t i, int64_t first, float *scores, int64_t *count) {
+// column 0. With a cap, `slopes` (NULL: not wanted) gets the derivatives of the capped scores, 0 up to the next whole vector.
+// Returns the first column and the number of columns, whole vectors.
+INLINE int64_t NAME(masked)(const Attention *a, int64_t batch, int64_t i, int64_t first, float *scores, float *slopes,
+                            int64_t *count) {
   const Seen seen = a->seen[i];
   const int64_t from = seen.last > seen.first ? seen.first - first : 0, n = seen.last - seen.first;
-  float *x = scores + from;
+  float *x = scores + from, scale = a->scale;
+  if (a->cap > 0) {
+    const float cap = a->cap, factor = a->scale / cap;
+    if (slopes) {
+      float *slope = slopes + from;
+      memset(slope + n, 0, (size_t)(round_up(n, ROW_PADDING) - n) * 4);
+#pragma omp simd
+      for (int64_t j = 0; j < n; j++) {
+        const float t = NAME(hyperbolic_tangent)(x[j] * factor);
+        x[j] = cap * t;
+        slope[j] = 1.f - t * t;
+      }
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < n; j++) x[j] = cap * NAME(hyperbolic_tangent)(x[j] * factor);
+    }
+    scale = 1; // it is in there
+  }
   if (seen.plain) {
-    for (int64_t j = 0; j < n; j++) x[j] *= a->scale;
+    if (scale != 1)
+      for (int64_t j = 0; j < n; j++) x[j] *= scale;
   } else if (a->mask->type == TYPE_F32) {
     const float *mask = (const float *)mask_row(a, batch, i) + seen.first;
-    for (int64_t j = 0; j < n; j++) x[j] = x[j] * a->scale + mask[j];
+    for (int64_t j = 0; j < n; j++) x[j] = x[j] * scale + mask[j];
   } else {
     const char *mask = mask_row(a, batch, i);
-    for (int64_t j = 0; j < n; j++) x[j] = x[j] * a->scale + mask_value(a, mask, seen.first + j);
+    for (int64_t j = 0; j < n; j++) x[j] = x[j] * scale + mask_value(a, mask, seen.first + j);
   }
   *count = round_up(n, ROW_PADDING);
   for (int64_t j = n; j < *count; j++) x[j] = -INFINITY;
@@ -139,7 +154,7 @@ INLINE void NAME(clear_outside)(float *scores, int64_t from, int64_t count, int6
 
 // Sources: scratch, q [d, heads, queries, batches], k and v [d, kvHeads, keys, batches] (or with HEADS_FIRST [d, keys, kvHeads,
 // batches]), mask [keys, queries, 1, 1 or batches] f32 or f16 -> like q, then the logarithm of each row's sum [queries, heads,
-// batches], which the gradient needs. Value: scale.
+// batches], which the gradient needs. Value: scale; flags: ATTEND_BF16, HEADS_FIRST, and the cap.
 static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
   const Tensor *q = dst->src[1], *k = dst->src[2], *v = dst->src[3];
   Attention a = attention_of(dst, q, k, dst->src[4], ith, userdata, 1);
@@ -160,7 +175,7 @@ static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
     for (int64_t i = 0; i < rows; i++) {
       float *x = a.scores + i * a.row;
       int64_t count;
-      const int64_t from = NAME(masked)(&a, batch, start + i, seen.first, x, &count);
+      const int64_t from = NAME(masked)(&a, batch, start + i, seen.first, x, NULL, &count);
       const float most = NAME(maximum)(count, x + from), sum = NAME(exponentials)(count, most, x + from, x + from);
       NAME(clear_outside)(x, from, count, n);
       inverse[i] = 1.f / sum;
@@ -174,13 +189,13 @@ static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
 }
 
 // Sources: scratch, dy like q, q, k, v, mask, result of the op above -> dq | dk | dv. No HEADS_FIRST. With p the probabilities:
-// dv = pT dy, ds = scale p (dy vT - dy . y), dq = ds k, dk = dsT q.
+// dv = pT dy, ds = scale slope p (dy vT - dy . y), dq = ds k, dk = dsT q, where slope = 1 - tanh^2 with a cap, else 1.
 static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) {
   const Tensor *q = dst->src[2], *k = dst->src[3];
   Attention a = attention_of(dst, q, k, dst->src[5], ith, userdata, 2);
   const float *dy = source(dst, 1), *out = source(dst, 6), *log_sums = out + size_of(q);
   float *dq = (float *)dst->data, *dk = dq + size_of(q), *dv = dk + size_of(k);
-  float *p = a.scores, *ds = p + a.block * a.row;
+  float *p = a.scores, *ds = p + a.block * a.row, *slopes = ds + a.block * a.row;
   const int64_t kv_heads = a.heads / a.group;
   for (int64_t unit = a.batches * kv_heads * ith / nth; unit < a.batches * kv_heads * (ith + 1) / nth; unit++) {
     const int64_t batch = unit / kv_heads, kv_head = unit % kv_heads, kv = batch * a.kv_batch + kv_head * a.kv_head;
@@ -205,7 +220,7 @@ static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) 
         for (int64_t i = 0; i < rows; i++) {
           float *x = p + i * a.row, *y = ds + i * a.row;
           int64_t count;
-          const int64_t from = NAME(masked)(&a, batch, start + i, seen.first, x, &count);
+          const int64_t from = NAME(masked)(&a, batch, start + i, seen.first, x, slopes, &count);
           const float log_sum = log_sums[(batch * a.heads + head) * a.queries + start + i];
           const float along = NAME(dot)(a.d, dy + query + i * a.q_token, out + query + i * a.q_token), scale = a.scale;
           const int64_t valid = a.seen[start + i].last - a.seen[start + i].first;
@@ -216,6 +231,8 @@ static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) 
             x[j] = probability;
             y[j] = scale * probability * (y[j] - along);
           }
+          if (a.cap > 0)
+            for (int64_t j = from; j < from + count; j++) y[j] *= slopes[j];
           NAME(clear_outside)(x, from, count, n);
           NAME(clear_outside)(y, from, count, n);
         }
@@ -306,7 +323,7 @@ static void NAME(attention_step)(Tensor *dst, int ith, int nth, void *userdata) 
         float *y = (float *)dst->data + ((batch * a.queries + i) * a.heads + head) * a.d, *x = a.scores;
         int64_t count;
         NAME(dot_rows)(n, a.d, query, (const float *)k->data + at, a.kv_token, x);
-        NAME(masked)(&a, batch, i, seen.first, x, &count);
+        NAME(masked)(&a, batch, i, seen.first, x, NULL, &count);
         const float sum = NAME(exponentials)(count, NAME(maximum)(count, x), x, x);
         NAME(mix_rows)(n, a.d, 1.f / sum, x, (const float *)v->data + at, a.kv_token, y);
       }

@@ -111,7 +111,7 @@ INLINE void NAME(attend)(const int type, int64_t d, int64_t from, int64_t until,
   for (int64_t j = 0; j < n; j++) x[j] *= scale;
   if (cap > 0)
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) x[j] = cap * (2.f * NAME(sigmoid)(2.f * x[j] / cap) - 1.f);
+    for (int64_t j = 0; j < n; j++) x[j] = cap * NAME(hyperbolic_tangent)(x[j] / cap);
   for (int64_t j = n; j < whole; j++) x[j] = -INFINITY;
   const float factor = 1.f / NAME(exponentials)(whole, NAME(maximum)(whole, x), x, x);
   int64_t j = 0;
@@ -169,9 +169,9 @@ INLINE int64_t NAME(draw)(int64_t n, const float *weights, double uniform, doubl
       if (left < 0) return j;
     }
   }
-  int64_t best = 0; // only by rounding
-  for (int64_t j = 1; j < n; j++) best = weights[j] > weights[best] ? j : best;
-  return best;
+  int64_t last = n - 1; // only by rounding, or where the weights are not sound
+  while (last > 0 && !(weights[last] > 0)) last--;
+  return last;
 }
 
 // Sources: scratch, logits [n, rows], uniform numbers [2, rows], each the sum of two floats -> for each row: the token, its

@@ -48,6 +48,7 @@ typedef struct Tensor {
 } Tensor;
 
 enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_I32 = 26, TYPE_BF16 = 30 }; // ggml's numbers
+enum { TYPE_Q4_0 = 2, TYPE_Q4_1 = 3, TYPE_Q5_0 = 6, TYPE_Q5_1 = 7, TYPE_Q8_0 = 8, TYPE_Q4_K = 12, TYPE_Q5_K = 13, TYPE_Q6_K = 14 };
 
 typedef void (*Op)(Tensor *dst, int ith, int nth, void *userdata);
 typedef struct {
@@ -147,6 +148,15 @@ INLINE uint16_t to_bf16(float f) {
   memcpy(&bits, &f, 4);
   const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 64 : rounded);
+}
+// Without branches, for vectors: the exponent's bias is multiplied away, which makes denormals what they are.
+INLINE float from_f16(uint16_t h) {
+  const uint32_t bits = (uint32_t)(h & 0x7fff) << 13, sign = (uint32_t)(h & 0x8000) << 16;
+  float f = float_of_bits(bits) * 5.192296858534828e33f; // 2^112
+  uint32_t result;
+  memcpy(&result, &f, 4);
+  if ((h & 0x7c00) == 0x7c00) result = bits | 0x7f800000; // infinity, NaN
+  return float_of_bits(result | sign);
 }
 INLINE float from_bf16(uint16_t b) { return float_of_bits((uint32_t)b << 16); }
 

@@ -123,9 +123,11 @@ INLINE void NAME(gate_back_range)(int gelu, int64_t from, int64_t until, const f
   if (gelu) {
 #pragma omp simd
     for (int64_t i = from; i < until; i++) {
-      const float x = gate[i], s = NAME(sigmoid)(x * (GELU_LINEAR + GELU_CUBIC * x * x));
+      // Beyond 30 the sigmoid is 0 or 1 anyway, and the square of 1e20 would make that 0 NaN.
+      const float x = gate[i], near = x > 30.f ? 30.f : x < -30.f ? -30.f : x, square = near * near;
+      const float s = NAME(sigmoid)(near * (GELU_LINEAR + GELU_CUBIC * square));
       dup[i - from] = dy[i] * x * s;
-      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * x * x));
+      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * square));
     }
   } else {
 #pragma omp simd
@@ -166,11 +168,13 @@ static void NAME(rope_table)(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t d = dst->ne[0], half = d / 2;
   const int32_t *positions = (const int32_t *)dst->src[1]->data;
   const float *divisors = dst->src[2] ? source(dst, 2) : NULL, magnitude = float_of_bits(s.flags);
+  float *frequencies = free_scratch(scratch_of(dst, ith)); // the same for all rows, and dear
+  for (int64_t j = 0; j < half; j++)
+    frequencies[j] = (float)(1.0 / pow((double)s.value, 2.0 * (double)j / (double)d)) / (divisors ? divisors[j] : 1.f);
   ROWS_OF_THREAD(dst->ne[1]) {
     float *cosines = (float *)dst->data + i * d, *sines = cosines + half;
     for (int64_t j = 0; j < half; j++) {
-      const float frequency = (float)(1.0 / pow((double)s.value, 2.0 * (double)j / (double)d)) / (divisors ? divisors[j] : 1.f);
-      const float angle = (float)positions[i] * frequency;
+      const float angle = (float)positions[i] * frequencies[j];
       cosines[j] = (float)cos((double)angle) * magnitude;
       sines[j] = (float)sin((double)angle) * magnitude;
     }
@@ -209,26 +213,67 @@ static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
   }
 }
 
+// ---- soft caps: cap tanh(x / cap)
+
+// Sources: scratch, x -> like it. Value: cap.
+static void NAME(soft_cap)(Tensor *dst, int ith, int nth, void *userdata) {
+  const int64_t n = size_of(dst), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
+  const float cap = settings_of(userdata).value, factor = 1.f / cap, *x = source(dst, 1);
+  float *y = (float *)dst->data;
+#pragma omp simd
+  for (int64_t i = from; i < until; i++) y[i] = cap * NAME(hyperbolic_tangent)(x[i] * factor);
+}
+
+// Sources: scratch, dy, y of the op above -> dx. Value: cap.
+static void NAME(soft_cap_back)(Tensor *dst, int ith, int nth, void *userdata) {
+  const int64_t n = size_of(dst), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
+  const float factor = 1.f / settings_of(userdata).value, *dy = source(dst, 1), *y = source(dst, 2);
+  float *dx = (float *)dst->data;
+  for (int64_t i = from; i < until; i++) {
+    const float t = y[i] * factor;
+    dx[i] = dy[i] * (1.f - t * t);
+  }
+}
+
 // ---- cross-entropy
+
+// x = cap tanh(x / cap), and the derivative of that.
+INLINE void NAME(cap_row)(int64_t n, float cap, float *x, float *slopes) {
+  const float factor = 1.f / cap;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    const float t = NAME(hyperbolic_tangent)(x[j] * factor);
+    x[j] = cap * t;
+    slopes[j] = 1.f - t * t;
+  }
+}
 
 // Sources: scratch, logits [vocabulary, n], targets i32 [n], [weights [n]] (else 1) -> weighted loss of each row [n]. The logits are
 // overwritten by their gradient, weight (softmax - onehot): nothing else may read them before or after but what is ordered to.
-// With AS_BF16 the gradient of a row is in the first half of its bytes, as the matrix product takes it (A_HOLDS_BF16).
+// With AS_BF16 the gradient of a row is in the first half of its bytes, as the matrix product takes it (A_HOLDS_BF16). Value: a cap
+// on the logits, which are then cap tanh(logit / cap), and the vocabulary not above a million (the scratch); 0: none.
 static void NAME(cross_entropy)(Tensor *dst, int ith, int nth, void *userdata) {
   const int half = (settings_of(userdata).flags & AS_BF16) != 0;
+  const float cap = settings_of(userdata).value;
+  float *slopes = cap > 0 ? free_scratch(scratch_of(dst, ith)) : NULL;
   const int64_t vocabulary = dst->src[1]->ne[0];
   const int32_t *targets = (const int32_t *)dst->src[2]->data;
   ROWS_OF_THREAD(rows_of(dst->src[1])) {
     float *x = source(dst, 1) + i * vocabulary;
+    if (slopes) NAME(cap_row)(vocabulary, cap, x, slopes);
     const float weight = dst->src[3] ? source(dst, 3)[i] : 1.f, of_target = x[targets[i]], most = NAME(maximum)(vocabulary, x);
     const float sum = NAME(exponentials)(vocabulary, most, x, x), factor = weight / sum;
     ((float *)dst->data)[i] = weight * (most + logf(sum) - of_target);
     if (!half) {
       for (int64_t j = 0; j < vocabulary; j++) x[j] *= factor;
       x[targets[i]] -= weight;
+      if (slopes)
+        for (int64_t j = 0; j < vocabulary; j++) x[j] *= slopes[j];
       continue;
     }
     x[targets[i]] -= sum; // times the factor: the weight
+    if (slopes)
+      for (int64_t j = 0; j < vocabulary; j++) x[j] *= slopes[j];
     uint16_t block[32];
     for (int64_t j = 0; j < vocabulary; j += 32) { // a block is read before it, or what lies behind it, is written
       const int64_t n = min64(32, vocabulary - j);
@@ -260,6 +305,8 @@ const NamedOp NAME(row_ops)[] = {
     {"gated_back", NAME(gated_back)},
     {"rope_table", NAME(rope_table)},
     {"rope", NAME(rope)},
+    {"soft_cap", NAME(soft_cap)},
+    {"soft_cap_back", NAME(soft_cap_back)},
     {"cross_entropy", NAME(cross_entropy)},
     {"gather_back", NAME(gather_back)},
     {NULL, NULL},

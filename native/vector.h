@@ -27,6 +27,19 @@ INLINE float NAME(exponential)(float x) {
 }
 INLINE float NAME(sigmoid)(float x) { return 1.f / (1.f + NAME(exponential)(-x)); }
 
+// tanh x to 2 units in the last place: near 0 a polynomial, since 1 - 2 / (e^2x + 1) would leave nothing but rounding there.
+// Coefficients: Cephes (Moshier 1989), tanhf.
+INLINE float NAME(hyperbolic_tangent)(float x) {
+  const float size = fabsf(x), square = x * x;
+  float p = -5.70498872745e-3f;
+  p = p * square + 2.06390887954e-2f;
+  p = p * square - 5.37397155531e-2f;
+  p = p * square + 1.33314422036e-1f;
+  p = p * square - 3.33332819422e-1f;
+  const float near = p * square * x + x, far = copysignf(1.f - 2.f / (NAME(exponential)(2.f * size) + 1.f), x);
+  return size < 0.625f ? near : far;
+}
+
 INLINE float NAME(lanes)(NAME(V) v) { // pairwise
   float lane[WIDTH];
   memcpy(lane, &v, sizeof lane);

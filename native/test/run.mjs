@@ -1,13 +1,15 @@
-// Compiles native/test/test.c with the kernels and runs it: on this machine under AddressSanitizer and UBSan, and for arm64 under
+// Compiles the C files of native/test with the kernels and runs it: on this machine under AddressSanitizer and UBSan, and for arm64 under
 // qemu-user where that and a cross compiler are installed (NEON has no machine of its own here). Exit code 0: all checks held.
 //
 //   node native/test/run.mjs [--prebuilt]     --prebuilt: against the libraries in native/prebuilt instead of the sources
 import { spawnSync } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { LANGUAGE, NATIVE, prebuilt, SOURCES } from "../sources.mjs";
 
-const TEST = "test/test.c";
+const TESTS = readdirSync(import.meta.dirname)
+  .filter((name) => name.endsWith(".c"))
+  .map((name) => `test/${name}`);
 const WARNINGS = ["-Wall", "-Wextra"];
 const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=all"]; // floats are read where they lie
 const CROSS = "aarch64-linux-gnu-gcc"; // of the Debian package gcc-aarch64-linux-gnu
@@ -28,7 +30,17 @@ const there = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }
 function compileAndRun(title, command, flags, inputs, program, runner = []) {
   console.log(`${title}:`);
   const file = path.join(out, program);
-  const built = run(command, ["-g", ...LANGUAGE, ...WARNINGS, ...flags, TEST, ...inputs, "-o", file, "-lm"]);
+  const built = run(command, [
+    "-g",
+    ...LANGUAGE,
+    ...WARNINGS,
+    ...flags,
+    ...TESTS,
+    ...inputs,
+    "-o",
+    file,
+    "-lm",
+  ]);
   const [first, ...rest] = [...runner, file];
   return built || run(first, rest);
 }

@@ -1,119 +1,27 @@
 // The ops of the kernel library, called directly: at every level that this machine has, on ragged sizes, as 1 to 8 threads, with
 // NaN in outputs and scratch beforehand, against float64. Built with AddressSanitizer and UBSan by `node native/test/run.mjs`:
 // every tensor is a block of its own, so that a read or write beyond it ends the program.
-#include "../kernels.h"
-#include <stdio.h>
-#include <stdlib.h>
-
-int nk_detect(void);
-int nk_select(int level, int fast_bf16);
-void *nk_op(const char *name);
-const char *nk_level_name(int level);
-
-static uint32_t state = 1;
-static float uniform(void) { // in [-1, 1)
-  state = state * 1664525u + 1013904223u;
-  return (float)(int32_t)state / 2147483648.f;
-}
-
-static int failures = 0, checks = 0;
-static const char *level_name;
-static void check(const char *what, double error, double bound) {
-  checks++;
-  if (error <= bound) return; // NaN fails
-  failures++;
-  printf("FAILED %s, %s: error %g, bound %g\n", level_name, what, error, bound);
-}
-
-static Tensor *tensor(int type, int64_t n0, int64_t n1, int64_t n2, int64_t n3) {
-  Tensor *t = calloc(1, sizeof *t);
-  const int64_t ne[4] = {n0, n1, n2, n3};
-  size_t bytes = type == TYPE_BF16 || type == TYPE_F16 ? 2 : 4;
-  t->type = type;
-  for (int i = 0; i < 4; i++) {
-    t->ne[i] = ne[i];
-    t->nb[i] = bytes;
-    bytes *= (size_t)ne[i];
-  }
-  // Every other tensor lies 4 bytes beside what malloc aligns; `extra` is what to free.
-  static int odd = 0;
-  const size_t beside = (odd ^= 1) ? 4 : 0;
-  t->extra = malloc(bytes + beside);
-  t->data = (char *)t->extra + beside;
-  for (size_t i = 0; i < bytes / 4 && type == TYPE_F32; i++) ((float *)t->data)[i] = uniform();
-  return t;
-}
-static Tensor *f32(int64_t n0, int64_t n1, int64_t n2, int64_t n3) { return tensor(TYPE_F32, n0, n1, n2, n3); }
-static float *values(Tensor *t) { return t->data; }
-static void drop(Tensor *t) {
-  if (!t) return;
-  free(t->extra);
-  free(t);
-}
-static void poison(void *data, size_t bytes) { memset(data, 0xff, bytes); } // NaN, as float, as bf16, as index -1
-
-enum { MOST_THREADS = 8 };
-static Tensor *scratch;
-
-// Runs an op as 1 to 8 threads one after the other (there are no barriers inside), and compares the bytes. `dst`
-// holds the result; for an op that writes over a source, `before` is what the source holds at the start.
-static void run(const char *name, Tensor *dst, Tensor **sources, int count, uint32_t flags, float value, Tensor *changed) {
-  const Op op = (Op)nk_op(name);
-  const size_t bytes = (size_t)size_of(dst) * 4, changed_bytes = changed ? (size_t)size_of(changed) * 4 : 0;
-  uint64_t bits = flags;
-  uint32_t high;
-  memcpy(&high, &value, 4);
-  bits |= (uint64_t)high << 32;
-  char *first = malloc(bytes + 1), *start = malloc(changed_bytes + 1), *end = malloc(changed_bytes + 1);
-  if (changed) memcpy(start, changed->data, changed_bytes);
-  dst->src[0] = scratch;
-  for (int i = 0; i < count; i++) dst->src[i + 1] = sources[i];
-  for (int threads = 1; threads <= MOST_THREADS; threads++) {
-    if (changed) memcpy(changed->data, start, changed_bytes);
-    poison(dst->data, bytes);
-    poison(scratch->data, (size_t)size_of(scratch) * 4);
-    for (int i = threads - 1; i >= 0; i--) op(dst, i, threads, (void *)(uintptr_t)bits); // any order will do
-    if (threads == 1) {
-      memcpy(first, dst->data, bytes);
-      if (changed) memcpy(end, changed->data, changed_bytes);
-    }
-    if (memcmp(first, dst->data, bytes) || (changed && memcmp(end, changed->data, changed_bytes))) {
-      failures++;
-      printf("FAILED %s, %s: %d threads give other bytes than one\n", level_name, name, threads);
-    }
-  }
-  free(first);
-  free(start);
-  free(end);
-}
-
-// |found - wanted| / |wanted| in the Euclidean norm; `least` is the smallest size to divide by.
-static double distance_from(const float *found, const double *wanted, int64_t n, double least) {
-  double difference = 0, size = least * least;
-  for (int64_t i = 0; i < n; i++) {
-    difference += (found[i] - wanted[i]) * (found[i] - wanted[i]);
-    size += wanted[i] * wanted[i];
-  }
-  return sqrt(difference / size);
-}
-static double distance(const float *found, const double *wanted, int64_t n) { return distance_from(found, wanted, n, 1e-30); }
-static double *doubles(int64_t n) { return calloc((size_t)n + 1, sizeof(double)); }
+#include "check.h"
 
 static void test_matmul(int64_t m, int64_t n, int64_t k, int64_t batch, uint32_t flags, double bound) {
   Tensor *a = flags & 1 ? f32(m, k, batch, 1) : f32(k, m, batch, 1), *b = flags & 2 ? f32(k, n, batch, 1) : f32(n, k, batch, 1);
   Tensor *base = f32(n, m, batch, 1), *dst = f32(n, m, batch, 1);
   Tensor *sources[] = {a, b, base};
   run("matmul", dst, sources, flags & 8 ? 3 : 2, flags, 0, NULL);
-  double *wanted = doubles(m * n * batch);
+  double *wanted = doubles(m * n * batch), terms = 1e-60; // by their size, since few terms may cancel
   for (int64_t z = 0; z < batch; z++)
     for (int64_t i = 0; i < m; i++)
       for (int64_t j = 0; j < n; j++) {
         double s = flags & 8 ? values(base)[(z * m + i) * n + j] : 0;
-        for (int64_t p = 0; p < k; p++)
-          s += (double)values(a)[z * m * k + (flags & 1 ? p * m + i : i * k + p)] * values(b)[z * n * k + (flags & 2 ? j * k + p : p * n + j)];
+        terms += s * s;
+        for (int64_t p = 0; p < k; p++) {
+          const double left = values(a)[z * m * k + (flags & 1 ? p * m + i : i * k + p)];
+          const double term = left * values(b)[z * n * k + (flags & 2 ? j * k + p : p * n + j)];
+          s += term, terms += term * term;
+        }
         wanted[(z * m + i) * n + j] = s;
       }
-  check("matmul", distance(values(dst), wanted, m * n * batch), bound);
+  check("matmul", distance_from(values(dst), wanted, m * n * batch, sqrt(terms)), bound);
   free(wanted);
   drop(a), drop(b), drop(base), drop(dst);
 }
@@ -199,34 +107,57 @@ static void test_rope(int64_t d, int64_t heads, int64_t n) {
   drop(positions), drop(divisors), drop(table), drop(x), drop(y), drop(turned_back);
 }
 
-static void test_cross_entropy(int64_t vocabulary, int64_t n, float size) {
+static void test_cross_entropy(int64_t vocabulary, int64_t n, float size, float cap) {
   Tensor *x = f32(vocabulary, n, 1, 1), *targets = tensor(TYPE_I32, n, 1, 1, 1), *weights = f32(n, 1, 1, 1), *loss = f32(n, 1, 1, 1);
   for (int64_t i = 0; i < n; i++) ((int32_t *)targets->data)[i] = (int32_t)(i * 13 % vocabulary);
   for (int64_t i = 0; i < vocabulary * n; i++) values(x)[i] *= size;
-  double *wl = doubles(n), *wg = doubles(n * vocabulary);
+  double *wl = doubles(n), *wg = doubles(n * vocabulary), *row = doubles(vocabulary);
   for (int64_t i = 0; i < n; i++) {
     double most = -1e300, sum = 0;
-    const float *row = values(x) + i * vocabulary;
+    for (int64_t j = 0; j < vocabulary; j++) {
+      const double logit = values(x)[i * vocabulary + j];
+      row[j] = cap > 0 ? cap * tanh(logit / cap) : logit;
+    }
     for (int64_t j = 0; j < vocabulary; j++) most = row[j] > most ? row[j] : most;
     for (int64_t j = 0; j < vocabulary; j++) sum += exp(row[j] - most);
     const int64_t target = i * 13 % vocabulary;
     wl[i] = values(weights)[i] * (most + log(sum) - row[target]);
-    for (int64_t j = 0; j < vocabulary; j++) wg[i * vocabulary + j] = values(weights)[i] * (exp(row[j] - most) / sum - (j == target));
+    for (int64_t j = 0; j < vocabulary; j++) {
+      const double slope = cap > 0 ? 1 - row[j] / cap * row[j] / cap : 1;
+      wg[i * vocabulary + j] = slope * values(weights)[i] * (exp(row[j] - most) / sum - (j == target));
+    }
   }
   Tensor *sources[] = {x, targets, weights}, *again = f32(vocabulary, n, 1, 1), *half_sources[] = {again, targets, weights};
   memcpy(again->data, x->data, (size_t)(n * vocabulary) * 4);
-  run("cross_entropy", loss, half_sources, 3, 1, 0, again);
+  run("cross_entropy", loss, half_sources, 3, 1, cap, again);
   check("cross_entropy, in bf16", distance(values(loss), wl, n), 1e-6);
   for (int64_t i = 0; i < n; i++)
     for (int64_t j = vocabulary - 1; j >= 0; j--) // from the end: a row is spread out over itself
       values(again)[i * vocabulary + j] = from_bf16(((uint16_t *)(values(again) + i * vocabulary))[j]);
   if (vocabulary > 1) check("cross_entropy, gradient in bf16", distance(values(again), wg, n * vocabulary), 5e-3);
   drop(again);
-  run("cross_entropy", loss, sources, 3, 0, 0, x);
+  run("cross_entropy", loss, sources, 3, 0, cap, x);
   check("cross_entropy", distance(values(loss), wl, n), 1e-6);
   if (vocabulary > 1) check("cross_entropy, gradient", distance(values(x), wg, n * vocabulary), 2e-6);
-  free(wl), free(wg);
+  free(wl), free(wg), free(row);
   drop(x), drop(targets), drop(weights), drop(loss);
+}
+
+static void test_soft_cap(int64_t n, float size, float cap) {
+  Tensor *x = f32(n, 1, 1, 1), *y = f32(n, 1, 1, 1), *dy = f32(n, 1, 1, 1), *dx = f32(n, 1, 1, 1);
+  Tensor *sources[] = {x}, *back_sources[] = {dy, y};
+  for (int64_t i = 0; i < n; i++) values(x)[i] *= size;
+  run("soft_cap", y, sources, 1, 0, cap, NULL);
+  run("soft_cap_back", dx, back_sources, 2, 0, cap, NULL);
+  double worst = 0, worst_slope = 0;
+  for (int64_t i = 0; i < n; i++) {
+    const double t = tanh((double)values(x)[i] / cap);
+    worst = fmax(worst, fabs(values(y)[i] - cap * t) / (1e-37 + fabs(cap * t))); // each number by itself: near 0, too
+    worst_slope = fmax(worst_slope, fabs(values(dx)[i] - values(dy)[i] * (1 - t * t)));
+  }
+  check("soft_cap", worst, 4e-7);
+  check("soft_cap_back", worst_slope, 1e-6);
+  drop(x), drop(y), drop(dy), drop(dx);
 }
 
 static void test_gather_back(int64_t d, int64_t rows, int64_t n) {
@@ -281,8 +212,10 @@ static void test_adamw(int64_t n) {
 
 // window 0: causal without one; `padded` keys at the start are hidden in odd batch rows, whose first queries see themselves.
 static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t, int64_t batches, int64_t window, int64_t padded,
-                           int added, uint32_t flags, double bound) {
+                           int added, uint32_t flags, float cap, double bound) {
   const float scale = 0.3f;
+  uint32_t cap_bits;
+  memcpy(&cap_bits, &cap, 4);
   const int64_t nq = d * heads * t * batches, nk = d * kv_heads * t * batches;
   Tensor *q = f32(d, heads, t, batches), *k = f32(d, kv_heads, t, batches), *v = f32(d, kv_heads, t, batches);
   Tensor *mask = f32(t, t, 1, padded ? batches : 1), *out = f32(nq + heads * t * batches, 1, 1, 1), *dy = f32(d, heads, t, batches);
@@ -294,7 +227,7 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
         float *at = values(mask) + (b * t + i) * t + j;
         *at = !seen ? -INFINITY : added ? *at : 0;
       }
-  double *wo = doubles(nq), *wq = doubles(nq), *wk = doubles(nk), *wv = doubles(nk), *p = doubles(t);
+  double *wo = doubles(nq), *wq = doubles(nq), *wk = doubles(nk), *wv = doubles(nk), *p = doubles(t), *slope = doubles(t);
   for (int64_t b = 0; b < batches; b++)
     for (int64_t h = 0; h < heads; h++)
       for (int64_t i = 0; i < t; i++) {
@@ -304,7 +237,9 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
         for (int64_t j = 0; j < t; j++) {
           double s = 0;
           for (int64_t x = 0; x < d; x++) s += (double)values(q)[qi + x] * values(k)[((b * t + j) * kv_heads + kv) * d + x];
-          p[j] = s * scale + m[j];
+          const double bounded = cap > 0 ? tanh(s * scale / cap) : 0;
+          slope[j] = 1 - bounded * bounded;
+          p[j] = (cap > 0 ? cap * bounded : s * scale) + m[j];
           most = p[j] > most ? p[j] : most;
         }
         for (int64_t j = 0; j < t; j++) sum += p[j] = exp(p[j] - most);
@@ -317,7 +252,7 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
           const int64_t at = ((b * t + j) * kv_heads + kv) * d;
           double dp = 0;
           for (int64_t x = 0; x < d; x++) dp += (double)values(dy)[qi + x] * values(v)[at + x];
-          const double ds = scale * p[j] * (dp - along);
+          const double ds = scale * slope[j] * p[j] * (dp - along);
           for (int64_t x = 0; x < d; x++) {
             wq[qi + x] += ds * values(k)[at + x];
             wk[at + x] += ds * values(q)[qi + x];
@@ -326,46 +261,23 @@ static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t
         }
       }
   Tensor *sources[] = {q, k, v, mask}, *back_sources[] = {dy, q, k, v, mask, out};
-  run("attention", out, sources, 4, flags, scale, NULL);
+  run("attention", out, sources, 4, flags | cap_bits, scale, NULL);
   check("attention", distance(values(out), wo, nq), bound);
-  run("attention_back", back, back_sources, 6, flags, scale, NULL);
+  run("attention_back", back, back_sources, 6, flags | cap_bits, scale, NULL);
   // With one key the gradients of q and k are differences of two equal sums: nothing but rounding is left of numbers near 1.
   const double least = t == 1 ? 1 : 1e-30;
   check("attention_back, q", distance_from(values(back), wq, nq, least), bound);
   check("attention_back, k", distance_from(values(back) + nq, wk, nk, least), bound);
   if (!(flags & 1)) { // the same by the op for few queries
     Tensor *step = f32(d * heads, t, batches, 1);
-    run("attention_step", step, sources, 4, 0, scale, NULL);
+    run("attention_step", step, sources, 4, cap_bits, scale, NULL);
     check("attention_step", distance(values(step), wo, nq), bound);
     drop(step);
   }
   check("attention_back, v", distance(values(back) + nq + nk, wv, nk), bound);
-  free(wo), free(wq), free(wk), free(wv), free(p);
+  free(wo), free(wq), free(wk), free(wv), free(p), free(slope);
   drop(q), drop(k), drop(v), drop(mask), drop(out), drop(dy), drop(back);
 }
-
-#ifdef X86
-// A product must leave the thread as it found it: the tiles of ggml's own AMX kernels, rounding, and denormals.
-__attribute__((target("amx-tile"))) static void test_thread_state(int tiles) {
-  enum { ROUND_DOWN = 0x2000, FLUSH = 0x8000 };
-  uint8_t config[64] = {1}, after[64];
-  for (int i = 0; i < 4; i++) config[16 + 2 * i] = 32, config[48 + i] = 7;
-  const unsigned before = _mm_getcsr(), strange = (before | ROUND_DOWN | FLUSH) & ~0x3fu; // without the sticky exceptions
-  if (tiles) _tile_loadconfig(config);
-  _mm_setcsr(strange);
-  test_matmul(40, 50, 60, 1, 4, 1);
-  const unsigned found = _mm_getcsr() & ~0x3fu;
-  _mm_setcsr(before);
-  check("rounding and denormals kept", found == strange ? 0 : 1, 0);
-  if (!tiles) return;
-  _tile_storeconfig(after);
-  check("tile configuration kept", memcmp(config, after, 64) ? 1 : 0, 0);
-  _tile_release();
-  test_matmul(40, 50, 60, 1, 4, 1);
-  _tile_storeconfig(after);
-  check("tiles released where they were", after[0], 0);
-}
-#endif
 
 int main(void) {
   scratch = f32(MOST_THREADS * (SCRATCH_BYTES / 4) + 16, 1, 1, 1);
@@ -386,24 +298,35 @@ int main(void) {
       test_matmul(1, 300, 64, 1, flags, bound);
       test_matmul(0, 5, 4, 1, flags, bound), test_matmul(5, 0, 4, 1, flags, bound), test_matmul(5, 7, 0, 3, flags, bound);
     }
-#ifdef X86
-    test_thread_state(level == 4);
-#endif
     test_norm(1, 3), test_norm(48, 70), test_norm(33, 5), test_norm(288, 40), test_norm(17, 1), test_norm(16, 0);
     for (uint32_t gelu = 0; gelu < 2; gelu++) test_gated(1, 1, gelu), test_gated(9001, 4, gelu), test_gated(4097, 100, gelu), test_gated(0, 1, gelu);
     test_rope(2, 1, 1), test_rope(48, 3, 20), test_rope(10, 2, 33), test_rope(6, 5, 0);
-    test_cross_entropy(1, 2, 1), test_cross_entropy(1003, 9, 5), test_cross_entropy(64, 33, 80), test_cross_entropy(300, 3, 1e-6f);
+    for (int capped = 0; capped < 2; capped++) {
+      const float cap = capped ? 30 : 0;
+      test_cross_entropy(1, 2, 1, cap), test_cross_entropy(1003, 9, 5, cap), test_cross_entropy(64, 33, 80, cap);
+      test_cross_entropy(300, 3, 1e-6f, cap), test_cross_entropy(31, 0, 1, cap), test_cross_entropy(65, 9, 3, cap / 20);
+    }
+    test_soft_cap(0, 1, 1), test_soft_cap(1, 1, 30), test_soft_cap(9001, 40, 30), test_soft_cap(4097, 1e-3f, 50);
+    test_soft_cap(33, 1e-20f, 30), test_soft_cap(100, 1e30f, 0.5f);
     test_gather_back(7, 5, 40), test_gather_back(48, 90, 33), test_gather_back(1, 1, 1), test_gather_back(9, 4, 0);
     test_adamw(1), test_adamw(15), test_adamw(10007);
     for (uint32_t flags = 0; flags < (half ? 2u : 1u); flags++) {
       const double bound = flags ? 3e-2 : 3e-6;
-      test_attention(8, 2, 2, 5, 2, 0, 0, 0, flags, bound);
-      test_attention(48, 4, 2, 150, 2, 0, 0, 0, flags, bound);  // several blocks of queries, grouped
-      test_attention(33, 3, 1, 70, 3, 9, 0, 0, flags, bound);   // a sliding window
-      test_attention(16, 2, 1, 67, 2, 0, 20, 0, flags, bound);  // padding on the left, a mask for each row
-      test_attention(16, 2, 2, 40, 2, 0, 0, 1, flags, bound);   // a mask that adds something
-      test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, bound);     // a single key
+      test_attention(8, 2, 2, 5, 2, 0, 0, 0, flags, 0, bound);
+      test_attention(48, 4, 2, 150, 2, 0, 0, 0, flags, 0, bound);  // several blocks of queries, grouped
+      test_attention(33, 3, 1, 70, 3, 9, 0, 0, flags, 0, bound);   // a sliding window
+      test_attention(16, 2, 1, 67, 2, 0, 20, 0, flags, 0, bound);  // padding on the left, a mask for each row
+      test_attention(16, 2, 2, 40, 2, 0, 0, 1, flags, 0, bound);   // a mask that adds something
+      test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, 0, bound);     // a single key
+      test_attention(4, 1, 1, 1, 1, 0, 0, 0, flags, 2, bound);     // the same with scores that are capped, and so on
+      test_attention(48, 4, 2, 150, 2, 0, 0, 0, flags, 0.5f, bound);
+      test_attention(33, 3, 1, 70, 3, 9, 0, 0, flags, 50, bound);
+      test_attention(16, 2, 1, 67, 2, 0, 20, 0, flags, 1.5f, bound);
+      test_attention(16, 2, 2, 300, 2, 40, 0, 1, flags, 1, bound); // a mask that adds something, in a window
     }
+    test_decoding();
+    test_held_products(half);
+    test_extremes(level);
     printf("%-12s %d checks, %d failed\n", level_name, checks - so_far, failures - before);
   }
   drop(scratch);

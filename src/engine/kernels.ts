@@ -16,6 +16,7 @@ export type KernelLevel = (typeof KERNEL_LEVELS)[number];
 /** The ops of the library. */
 export type KernelName =
   | "matmul"
+  | "held_matmul"
   | "pack"
   | "layout"
   | "rms_norm"
@@ -25,6 +26,8 @@ export type KernelName =
   | "gated_back"
   | "rope_table"
   | "rope"
+  | "soft_cap"
+  | "soft_cap_back"
   | "cross_entropy"
   | "gather_back"
   | "attention"

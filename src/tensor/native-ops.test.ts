@@ -2,27 +2,19 @@
 // gradients, at sizes beyond those of finite differences (several blocks of queries, ragged tiles), and the same bytes for 1 to
 // 4 threads. Against float64 the kernels are tested in ops.test.ts and, one by one, in native/test.
 import { afterAll, describe, expect, test } from "vitest";
-import { Device, KERNEL_LEVELS, loadKernels } from "../engine/index.js";
-import type { KernelLevel, Kernels } from "../engine/index.js";
+import { Device } from "../engine/index.js";
+import type { Kernels } from "../engine/index.js";
 import { Graph, ops } from "./index.js";
 import type { Tensor } from "./index.js";
 import { relativeError } from "./testing/array64.js";
+import { kernelLevels } from "./testing/levels.js";
 import { normals, seededRandom } from "./testing/random.js";
 
-const kernels = loadKernels();
-const chosen = { level: kernels?.level as KernelLevel, fast: kernels?.fastBf16 };
-const levels = KERNEL_LEVELS.filter((level) => {
-  try {
-    kernels?.select(level);
-    return kernels !== null;
-  } catch {
-    return false;
-  }
-});
+const { kernels, levels, restore } = kernelLevels();
 const devices = [1, 2, 3, 4].map((threads) => Device.open({ threads }));
 const composed = Device.open({ threads: 1, kernels: false });
 afterAll(() => {
-  kernels?.select(chosen.level, chosen.fast);
+  restore();
   for (const device of [...devices, composed]) device[Symbol.dispose]();
 });
 
@@ -178,6 +170,23 @@ const ROWS: readonly Row[] = [
     build: (g, t) => ops.rope(g, t["x"]!, t["positions"]!, { theta: 1e4, magnitude: 1.5 }),
   },
   {
+    name: "rope with divisors of its frequencies, as llama3, linear and yarn scaling give",
+    variables: { x: [70, 3, 26] },
+    ids: { positions: Int32Array.from({ length: 70 }, (_, i) => (i * 7) % 50) },
+    constants: { divisors: { shape: [13], data: Float32Array.from({ length: 13 }, (_, i) => 1 + i * 0.6) } },
+    build: (g, t) =>
+      ops.rope(g, t["x"]!, t["positions"]!, {
+        theta: 5e5,
+        frequencyDivisors: t["divisors"]!,
+        magnitude: 1.2,
+      }),
+  },
+  {
+    name: "a soft cap, small numbers and large ones",
+    variables: { x: [70, 131] },
+    build: (g, t) => ops.softcap(g, ops.mul(g, t["x"]!, ops.square(g, t["x"]!)), 2.5),
+  },
+  {
     name: "gathered rows, the table used beside them",
     variables: { table: [40, 31] },
     ids: { ids: someIds(90, 40) },
@@ -189,6 +198,21 @@ const ROWS: readonly Row[] = [
     ids: { targets: someIds(75, 301) },
     constants: { weights: { shape: [75], data: Float32Array.from({ length: 75 }, (_, i) => (i % 4) / 100) } },
     build: (g, t) => ops.crossEntropy(g, t["h"]!, t["w"]!, t["targets"]!, t["weights"]!, { chunk: 32 }),
+  },
+  {
+    name: "cross-entropy of capped logits in chunks",
+    variables: { h: [75, 33], w: [301, 33] },
+    ids: { targets: someIds(75, 301) },
+    constants: { weights: { shape: [75], data: Float32Array.from({ length: 75 }, (_, i) => (i % 4) / 100) } },
+    build: (g, t) =>
+      ops.crossEntropy(g, t["h"]!, t["w"]!, t["targets"]!, t["weights"]!, { chunk: 32, softcap: 3 }),
+  },
+  {
+    name: "log-probabilities of capped logits, each with a gradient of its own",
+    variables: { h: [75, 33], w: [301, 33] },
+    ids: { targets: someIds(75, 301) },
+    build: (g, t) =>
+      ops.square(g, ops.tokenLogProbs(g, t["h"]!, t["w"]!, t["targets"]!, { chunk: 32, softcap: 5 })),
   },
   {
     name: "log-probabilities in chunks, each with a gradient of its own, the head's matrix also an embedding",
@@ -210,6 +234,22 @@ const ROWS: readonly Row[] = [
     variables: attentionShapes,
     constants: { mask: maskOf(1, (_, i, j) => j <= i && i - j < 20) },
     build: attend,
+  },
+  {
+    name: "capped attention",
+    variables: attentionShapes,
+    constants: { mask: maskOf(1, (_, i, j) => j <= i) },
+    build: (g, t) =>
+      ops.attention(g, t["q"]!, t["k"]!, t["v"]!, { mask: t["mask"]!, scale: 0.2, softcap: 0.75 }),
+  },
+  {
+    name: "capped attention in a sliding window, padding on the left of one row",
+    variables: attentionShapes,
+    constants: {
+      mask: maskOf(BATCH, (row, i, j) => i === j || (j <= i && i - j < 33 && (row === 0 || j >= 90))),
+    },
+    build: (g, t) =>
+      ops.attention(g, t["q"]!, t["k"]!, t["v"]!, { mask: t["mask"]!, scale: 0.2, softcap: 50 }),
   },
   {
     name: "attention with padding on the left of one row",

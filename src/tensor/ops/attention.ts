@@ -57,7 +57,7 @@ export interface AttentionOptions {
 export function attention(g: Graph, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
   const { batch, t, heads, headDim, s, kvHeads } = dimensions("attention", q, k, v);
   requireCap("attention", options);
-  if (hasAttention(g, options, t, s)) return nativeAttention(g, q, k, v, options, batch);
+  if (hasAttention(g, t, s)) return nativeAttention(g, q, k, v, options, batch);
   const group = heads / kvHeads;
   // The queries of a group are rows of one matrix: no broadcasting of keys, and so no sum over them in the gradient.
   const rows = reshape(g, permute(g, q, [0, 2, 1, 3]), [batch, kvHeads, group * t, headDim]);
@@ -115,13 +115,14 @@ export function cachedAttention(
   requireNumber("cachedAttention", "scale", scale);
   requireCap("cachedAttention", options);
   g.refuseGradient("cachedAttention", q, k, v, mask);
-  if (k.dtype === "f32" && hasAttention(g, options, t, s)) {
+  if (k.dtype === "f32" && hasAttention(g, t, s)) {
     const shape = [batch, t, heads * headDim];
     // A query or a few: the cache is read as it lies. More: they are a matrix.
     if (t < FEWEST_QUERIES) {
-      return g.emitKernel("attention_step", shape, [q, k, v, mask], { flags: HEADS_FIRST, value: scale });
+      const flags = flagsOf(HEADS_FIRST, cap);
+      return g.emitKernel("attention_step", shape, [q, k, v, mask], { flags, value: scale });
     }
-    const flags = (g.compute === "bf16" ? ATTEND_BF16 : 0) | HEADS_FIRST;
+    const flags = flagsOf((g.compute === "bf16" ? ATTEND_BF16 : 0) | HEADS_FIRST, cap);
     const all = g.emitKernel("attention", [q.size + batch * heads * t], [q, k, v, mask], {
       flags,
       value: scale,
@@ -155,9 +156,17 @@ const FEWEST_QUERIES = 8;
 // Beyond it a row of scores does not fit the kernel's scratch.
 const LONGEST = 65_536;
 
-function hasAttention(g: Graph, { softcap: cap = null }: AttentionOptions, t: number, s: number): boolean {
-  return g.native && cap === null && t <= LONGEST && s <= LONGEST;
+function hasAttention(g: Graph, t: number, s: number): boolean {
+  return g.native && t <= LONGEST && s <= LONGEST;
 }
+
+/** The cap as a float whose two lowest bits make room for flags: rounded to 2^-22 of itself. The caps of Gemma 2 are exact. */
+function flagsOf(flags: number, cap: number | null): number {
+  const [bits] = new Uint32Array(Float32Array.of(cap ?? 0).buffer) as unknown as [number];
+  const rounded = Math.min(bits + 2, LARGEST_BITS);
+  return ((rounded & ~3) | flags) >>> 0;
+}
+const LARGEST_BITS = 0x7f7fffff; // of a finite float
 
 /** Attention in one kernel each way. The forward one also gives the logarithms of the rows' sums, which the reverse one needs. */
 function nativeAttention(
@@ -165,7 +174,7 @@ function nativeAttention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  { mask, scale }: AttentionOptions,
+  { mask, scale, softcap: cap = null }: AttentionOptions,
   batch: number,
 ): Tensor {
   const [, t, heads, headDim] = q.shape as [number, number, number, number];
@@ -173,7 +182,7 @@ function nativeAttention(
   requireMask(mask, [batch, heads, t, k.shape[1] as number]);
   requireNumber("attention", "scale", scale);
   g.refuseGradient("attention", mask);
-  const settings = { flags: g.compute === "bf16" ? ATTEND_BF16 : 0, value: scale };
+  const settings = { flags: flagsOf(g.compute === "bf16" ? ATTEND_BF16 : 0, cap), value: scale };
   const all = g.emitKernel("attention", [q.size + batch * heads * t], [q, k, v, mask], settings);
   let swept: Tensor | null = null;
   const sweep = (dy: Tensor) =>

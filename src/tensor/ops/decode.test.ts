@@ -1,26 +1,17 @@
 // The ops of generation against float64, at every level that this machine has: a cache that is written token by token and as a
 // whole, one query over it, and the choice of a token. And packed weights against the same weights not packed, bit for bit.
 import { afterAll, describe, expect, test } from "vitest";
-import { Device, KERNEL_LEVELS, loadKernels } from "../../engine/index.js";
-import type { KernelLevel } from "../../engine/index.js";
+import { Device } from "../../engine/index.js";
 import { f32ToBf16 } from "../../data/floats.js";
 import { Arena, Graph, ops, PackedMatrices } from "../index.js";
 import { relativeError } from "../testing/array64.js";
+import { kernelLevels } from "../testing/levels.js";
 import { normals, seededRandom } from "../testing/random.js";
 
-const kernels = loadKernels();
-const chosen = { level: kernels?.level as KernelLevel, fast: kernels?.fastBf16 };
-const levels = KERNEL_LEVELS.filter((level) => {
-  try {
-    kernels?.select(level);
-    return kernels !== null;
-  } catch {
-    return false;
-  }
-});
+const { kernels, levels, restore } = kernelLevels();
 const devices = [1, 3].map((threads) => Device.open({ threads }));
 afterAll(() => {
-  kernels?.select(chosen.level, chosen.fast);
+  restore();
   for (const device of devices) device[Symbol.dispose]();
 });
 const random = (size: number, seed: number) => Float32Array.from(normals(seededRandom(seed), size));

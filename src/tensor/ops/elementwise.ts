@@ -149,5 +149,10 @@ export function clamp(g: Graph, x: Tensor, low: number, high: number): Tensor {
 /** softcap · tanh(x / softcap), as Gemma 2 bounds scores and logits. */
 export function softcap(g: Graph, x: Tensor, cap: number): Tensor {
   requireNumber("softcap", "cap", cap, "a positive number", cap > 0);
+  if (g.native) {
+    requireDtype("softcap", "f32", x);
+    const y = g.emitKernel("soft_cap", x.shape, [x], { value: cap });
+    return g.record(y, [x, (dy) => g.emitKernel("soft_cap_back", x.shape, [dy, y], { value: cap })]);
+  }
   return scale(g, tanh(g, scale(g, x, 1 / cap)), cap);
 }

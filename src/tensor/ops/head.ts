@@ -7,7 +7,7 @@ import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { add, affine, mul, scale, softcap as softcapped, square } from "./elementwise.js";
 import { concatRows, reshape, rowsView } from "./layout.js";
-import { unpacked } from "./held.js";
+import { hasHeldKernel, isHeld, unpacked } from "./held.js";
 import { linear, multiply, multiplyPlain, multiplyTransposed } from "./matmul.js";
 import { product } from "./product.js";
 
@@ -50,7 +50,7 @@ export function logits(
 
 function capped(g: Graph, x: Tensor, softcap: number | null): { logits: Tensor; tanh: Tensor | null } {
   if (softcap === null) return { logits: x, tanh: null };
-  requireNumber("head", "softcap", softcap, "a positive number", softcap > 0);
+  requireCap(softcap);
   const tanh = g.emit("tanh", x.shape, "f32", g.emit("scale", x.shape, "f32", x, 1 / softcap));
   return { logits: g.emit("scale", x.shape, "f32", tanh, softcap), tanh };
 }
@@ -75,14 +75,14 @@ export function crossEntropy(
   options: HeadOptions = {},
 ): Tensor {
   const { softcap = null } = options;
-  w = unpacked(g, w);
+  if (!hasHead(g, w, softcap) || !hasHeldKernel(g, w)) w = unpacked(g, w);
   const n = checkHead(g, "crossEntropy", h, w, targets);
   if (weights.shape.length !== 1 || weights.size !== n) {
     throw shapeError("crossEntropy", [h.shape, weights.shape], "one weight per row of h, [n]");
   }
   requireDtype("crossEntropy", "f32", weights);
   g.refuseGradient("crossEntropy", weights);
-  if (g.native && softcap === null) return nativeCrossEntropy(g, h, w, targets, weights, options);
+  if (hasHead(g, w, softcap)) return nativeCrossEntropy(g, h, w, targets, weights, options);
   const wantsGradient = g.recording && (h.requiresGrad || w.requiresGrad);
   const pieces: Tensor[] = [];
   let loss: Tensor | null = null;
@@ -117,6 +117,17 @@ export function crossEntropy(
 }
 
 const AS_BF16 = 1; // the kernel's flag (native/rows.c)
+// The kernel keeps the derivatives of a row of capped logits in its scratch.
+const WIDEST_CAPPED = 1_000_000;
+
+function hasHead(g: Graph, w: Tensor, softcap: number | null): boolean {
+  if (softcap !== null) requireCap(softcap);
+  return g.native && (softcap === null || (w.shape[0] as number) <= WIDEST_CAPPED);
+}
+
+function requireCap(softcap: number): void {
+  requireNumber("head", "softcap", softcap, "a positive number", softcap > 0);
+}
 
 /** The same by nlakit's kernels: one of them turns a chunk of logits into the losses and, in place, into its own gradient. */
 function nativeCrossEntropy(
@@ -128,6 +139,7 @@ function nativeCrossEntropy(
   options: HeadOptions,
 ): Tensor {
   const { compute } = g;
+  const value = options.softcap ?? 0;
   const pieces: Tensor[] = [];
   let loss: Tensor | null = null;
   let dw: Tensor | null = null;
@@ -140,7 +152,7 @@ function nativeCrossEntropy(
       "cross_entropy",
       [rows],
       [logits, chunk.targets, rowsView(g, weights, chunk.start, rows, 1)],
-      { flags: aHoldsBf16 ? AS_BF16 : 0 },
+      { flags: aHoldsBf16 ? AS_BF16 : 0, value },
     );
     const part = g.emit("sum", [1], "f32", losses);
     // Expanded before anything that reads the logits: from here on they hold their gradient.
@@ -174,9 +186,9 @@ export function tokenLogProbs(
   options: HeadOptions = {},
 ): Tensor {
   const { softcap = null } = options;
-  w = unpacked(g, w);
+  if (!hasHead(g, w, softcap) || !hasHeldKernel(g, w)) w = unpacked(g, w);
   const n = checkHead(g, "tokenLogProbs", h, w, targets);
-  if (g.native && softcap === null) return nativeLogProbs(g, h, w, targets, options);
+  if (hasHead(g, w, softcap)) return nativeLogProbs(g, h, w, targets, options);
   const parts = chunksOf(g, h, targets, options).map((chunk) => {
     const head = capped(g, multiply(g, chunk.h, w, g.compute), softcap);
     const { ofTarget } = targetProbabilities(g, head.logits, chunk);
@@ -193,10 +205,13 @@ export function tokenLogProbs(
 /** The same by nlakit's kernels: -log p is the cross-entropy of weight 1, and its gradient that of weight -dy. */
 function nativeLogProbs(g: Graph, h: Tensor, w: Tensor, targets: Tensor, options: HeadOptions): Tensor {
   const { compute } = g;
+  const value = options.softcap ?? 0;
   const aHoldsBf16 = compute === "bf16" && g.device.kernels?.fastBf16 === true;
   const logitsOf = (chunk: HeadChunk) => product(g, chunk.h, w, { transposeB: true, compute });
   const parts = chunksOf(g, h, targets, options).map((chunk) =>
-    g.expand(g.emitKernel("cross_entropy", [chunk.rows, 1], [logitsOf(chunk), chunk.targets, null])),
+    g.expand(
+      g.emitKernel("cross_entropy", [chunk.rows, 1], [logitsOf(chunk), chunk.targets, null], { value }),
+    ),
   );
   const result = scale(g, reshape(g, concatRows(g, parts), [h.shape[0] as number]), -1);
 
@@ -211,7 +226,7 @@ function nativeLogProbs(g: Graph, h: Tensor, w: Tensor, targets: Tensor, options
       const weights = rowsView(g, rowWeights, start, rows, 1);
       const flags = aHoldsBf16 ? AS_BF16 : 0;
       // Expanded before anything that reads the logits: from here on they hold their gradient.
-      g.expand(g.emitKernel("cross_entropy", [rows], [logits, chunk.targets, weights], { flags }));
+      g.expand(g.emitKernel("cross_entropy", [rows], [logits, chunk.targets, weights], { flags, value }));
       if (w.requiresGrad)
         dw = g.expand(product(g, logits, chunk.h, { transposeA: true, compute, base: dw, aHoldsBf16 }));
       if (h.requiresGrad) pieces.push(g.expand(product(g, logits, w, { compute, aHoldsBf16 })));
@@ -246,7 +261,8 @@ function checkHead(g: Graph, op: string, h: Tensor, w: Tensor, targets: Tensor):
   if (!fits || n === undefined || targets.size !== n) {
     throw shapeError(op, [h.shape, w.shape, targets.shape], "h [n, d], w [vocabulary, d] and targets [n]");
   }
-  requireDtype(op, "f32", h, w);
+  if (!isHeld(w) || w.requiresGrad) requireDtype(op, "f32", h, w);
+  requireDtype(op, "f32", h);
   g.boundIndices(op, targets, w.shape[0] as number);
   return n;
 }

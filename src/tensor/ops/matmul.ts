@@ -5,7 +5,7 @@ import { PackedMatrix } from "../packed.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype } from "./check.js";
 import { add } from "./elementwise.js";
-import { heldProduct, isHeld, unpacked, unpacksFor } from "./held.js";
+import { hasHeldKernel, heldProduct, isHeld, unpacked, unpacksFor } from "./held.js";
 import { castTo, transpose, transposedAs } from "./layout.js";
 import { hasProduct, packedProduct, product, productOnto } from "./product.js";
 
@@ -36,7 +36,9 @@ export function matmul(g: Graph, a: Tensor, b: Tensor, options: MatmulOptions = 
   const rows = a.shape.at(transposeA ? -1 : -2) as number;
   if (isHeld(b)) {
     if (b.requiresGrad) requireDtype("matmul", "f32", b); // frozen: the f32 made of it passes no gradient on
-    if (!transposeA && transposeB && !unpacksFor(g, rows)) return heldRows(g, a, b, compute);
+    if (!transposeA && transposeB && !unpacksFor(g, b, rows, compute)) return heldRows(g, a, b, compute);
+    if (!transposeA && b.shape.length === 2 && hasHeldKernel(g, b))
+      return ownProducts(g, a, b, false, transposeB, compute);
     return matmul(g, a, unpacked(g, b), options);
   }
   if (b.dtype !== "bf16") requireDtype("matmul", "f32", b);
@@ -70,7 +72,13 @@ export function linear(g: Graph, x: Tensor, w: Tensor | PackedMatrix, onto: Tens
 
 /** With a frozen matrix in half precision or blocks: the gradient flows to `a` alone. */
 function heldRows(g: Graph, a: Tensor, w: Tensor, compute: "f32" | "bf16"): Tensor {
-  return g.record(heldProduct(g, a, w), [a, (dy) => multiplyPlain(g, dy, unpacked(g, w), compute)]);
+  return g.record(heldProduct(g, a, w), [
+    a,
+    (dy, sum) =>
+      hasHeldKernel(g, w)
+        ? productOnto(g, sum, dy, w, { compute })
+        : multiplyPlain(g, dy, unpacked(g, w), compute),
+  ]);
 }
 
 /** By nlakit's kernels: with A and B as given, and dY the gradient, every transposition falls out of the two flags. */
@@ -129,6 +137,8 @@ export function multiplyPlain(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "
 
 /** For ops with gradients of their own: a · bᵀ without a record. */
 export function multiply(g: Graph, a: Tensor, b: Tensor, compute: "f32" | "bf16"): Tensor {
+  if (isHeld(b) && b.shape.length === 2 && hasHeldKernel(g, b))
+    return product(g, a, b, { transposeB: true, compute });
   if (isHeld(b)) return multiply(g, a, unpacked(g, b), compute);
   if (hasProduct(g, a.shape.at(-2) as number)) return product(g, a, b, { transposeB: true, compute });
   const shape = [...a.shape.slice(0, -1), b.shape.at(-2) as number];

@@ -4,6 +4,7 @@ import type { Graph } from "../graph.js";
 import type { PackedMatrix } from "../packed.js";
 import { shapeError } from "../shape.js";
 import { requireDtype } from "./check.js";
+import { isHeld } from "./held.js";
 import { castTo } from "./layout.js";
 import type { Tensor } from "../tensor.js";
 
@@ -14,6 +15,8 @@ const IN_BF16 = 4;
 const HAS_BASE = 8;
 const A_HOLDS_BF16 = 16;
 const B_PACKED = 32;
+// And of native/held.c, whose others are the same.
+const ALONG_ROWS = 1;
 
 /** Settings of {@link product}. */
 export interface ProductOptions {
@@ -55,7 +58,7 @@ export function hasProduct(g: Graph, rows: number): boolean {
 
 /**
  * base + a · b over the last two dimensions, a [..., m, k] and b [..., k, n] after transposition; equal leading dimensions.
- * The caller has checked the shapes and {@link hasProduct}.
+ * The caller has checked the shapes and {@link hasProduct}, or for a held matrix b [n, k] `hasHeldKernel`; then a is not transposed.
  */
 export function product(g: Graph, a: Tensor, b: Tensor, options: ProductOptions): Tensor {
   const { transposeA = false, transposeB = false, compute, base = null, aHoldsBf16 = false } = options;
@@ -69,10 +72,34 @@ export function product(g: Graph, a: Tensor, b: Tensor, options: ProductOptions)
     (half ? IN_BF16 : 0) |
     (base ? HAS_BASE : 0) |
     (aHoldsBf16 ? A_HOLDS_BF16 : 0);
+  if (isHeld(b)) return heldMatmul(g, a, b, { transposeB, half, base, aHoldsBf16 });
   const operands = half ? [aHoldsBf16 ? a : stored(g, a), stored(g, b)] : [a, b];
   return g.emitKernel("matmul", [...a.shape.slice(0, -2), m, n], base ? [...operands, base] : operands, {
     flags,
   });
+}
+
+interface HeldOptions {
+  readonly transposeB: boolean;
+  readonly half: boolean;
+  readonly base: Tensor | null;
+  readonly aHoldsBf16: boolean;
+}
+
+function heldMatmul(
+  g: Graph,
+  a: Tensor,
+  w: Tensor,
+  { transposeB, half, base, aHoldsBf16 }: HeldOptions,
+): Tensor {
+  const flags =
+    (transposeB ? 0 : ALONG_ROWS) |
+    (half ? IN_BF16 : 0) |
+    (base ? HAS_BASE : 0) |
+    (aHoldsBf16 ? A_HOLDS_BF16 : 0);
+  const left = half && !aHoldsBf16 ? stored(g, a) : a;
+  const shape = [...a.shape.slice(0, -1), w.shape[transposeB ? 0 : 1] as number];
+  return g.emitKernel("held_matmul", shape, base ? [left, w, base] : [left, w], { flags });
 }
 
 /**

@@ -1,0 +1,189 @@
+// The ops of generation against float64: writing a cache slot by slot, one query per sequence over it, and the choice of a token.
+// Slots that a query must not see hold NaN.
+#include "check.h"
+
+enum { GROUP = 16, KEYS = 1 };
+
+// Where element x of a slot lies in a head of a cache.
+static int64_t place(int keys, int64_t d, int64_t slot, int64_t x) {
+  return keys ? slot / GROUP * GROUP * d + x * GROUP + slot % GROUP : slot * d + x;
+}
+static float read(const Tensor *t, int64_t at) {
+  return t->type == TYPE_F32 ? ((const float *)t->data)[at] : from_bf16(((const uint16_t *)t->data)[at]);
+}
+static float as_held(int type, float x) { return type == TYPE_F32 ? x : from_bf16(to_bf16(x)); }
+
+// x has `beside` floats between its heads; the slots of each sequence begin somewhere else.
+static void test_store(int type, int64_t d, int64_t heads, int64_t slots, int64_t length, int64_t sequences, int64_t beside) {
+  Tensor *x = f32(d + beside, heads, length, sequences), *first = tensor(TYPE_I32, sequences, 1, 1, 1);
+  Tensor *cache = tensor(type, d, slots, heads, sequences), *sources[] = {x, first};
+  x->ne[0] = d;
+  for (int64_t s = 0; s < sequences; s++) ((int32_t *)first->data)[s] = (int32_t)(s * 7 % (slots - length + 1));
+  for (int keys = 0; keys <= KEYS; keys++) {
+    run_onto("store", cache, sources, 2, (uint32_t)keys, 0);
+    int64_t wrong = 0;
+    for (int64_t s = 0; s < sequences; s++)
+      for (int64_t h = 0; h < heads; h++)
+        for (int64_t slot = 0; slot < slots; slot++)
+          for (int64_t j = 0; j < d; j++) {
+            const int64_t i = slot - ((int32_t *)first->data)[s];
+            const float found = read(cache, (s * heads + h) * slots * d + place(keys, d, slot, j));
+            if (i < 0 || i >= length) wrong += found == found; // untouched: NaN
+            else wrong += found != as_held(type, values(x)[((s * length + i) * heads + h) * (d + beside) + j]);
+          }
+    check(keys ? "store, keys" : "store, values", (double)wrong, 0);
+  }
+  drop(x), drop(first), drop(cache);
+}
+
+typedef struct {
+  int type;
+  int64_t d, heads, kv_heads, slots, sequences;
+  float scale, cap, size; // cap 0: none; size of queries
+  int from;               // 1: with first slots, some of them behind the position
+} Cached;
+
+static void test_cache_attention(Cached c) {
+  const int64_t group = c.heads / c.kv_heads, head_size = c.slots * c.d;
+  Tensor *q = f32(c.d, c.heads, c.sequences, 1), *y = f32(c.d, c.heads, c.sequences, 1);
+  Tensor *k = tensor(c.type, c.d, c.slots, c.kv_heads, c.sequences), *v = tensor(c.type, c.d, c.slots, c.kv_heads, c.sequences);
+  Tensor *positions = tensor(TYPE_I32, c.sequences, 1, 1, 1), *firsts = tensor(TYPE_I32, c.sequences, 1, 1, 1);
+  double *wanted = doubles(size_of(q)), *p = doubles(c.slots);
+  poison(k->data, (size_t)size_of(k) * (c.type == TYPE_F32 ? 4 : 2));
+  poison(v->data, (size_t)size_of(v) * (c.type == TYPE_F32 ? 4 : 2));
+  for (int64_t i = 0; i < size_of(q); i++) values(q)[i] *= c.size;
+  for (int64_t s = 0; s < c.sequences; s++) {
+    const int64_t position = s == 0 ? c.slots - 1 : s == 1 ? 0 : s * 15 % c.slots; // also 30, 45: within groups
+    int64_t first = c.from ? s * 9 % c.slots : 0;
+    ((int32_t *)positions->data)[s] = (int32_t)position;
+    ((int32_t *)firsts->data)[s] = (int32_t)first;
+    if (first > position) first = position;
+    for (int64_t h = 0; h < c.kv_heads; h++) {
+      const int64_t start = (s * c.kv_heads + h) * head_size;
+      for (int64_t slot = first; slot <= position; slot++)
+        for (int64_t j = 0; j < c.d; j++) {
+          const float key = uniform(), value = uniform();
+          const int64_t at_k = start + place(1, c.d, slot, j), at_v = start + place(0, c.d, slot, j);
+          if (c.type == TYPE_F32) values(k)[at_k] = key, values(v)[at_v] = value;
+          else ((uint16_t *)k->data)[at_k] = to_bf16(key), ((uint16_t *)v->data)[at_v] = to_bf16(value);
+        }
+    }
+    for (int64_t h = 0; h < c.heads; h++) {
+      const int64_t start = (s * c.kv_heads + h / group) * head_size, query = (s * c.heads + h) * c.d;
+      double most = -1e300, sum = 0;
+      for (int64_t slot = first; slot <= position; slot++) {
+        double score = 0;
+        for (int64_t j = 0; j < c.d; j++) score += (double)values(q)[query + j] * read(k, start + place(1, c.d, slot, j));
+        score *= c.scale;
+        p[slot] = c.cap > 0 ? c.cap * tanh(score / c.cap) : score;
+        most = p[slot] > most ? p[slot] : most;
+      }
+      for (int64_t slot = first; slot <= position; slot++) sum += p[slot] = exp(p[slot] - most);
+      for (int64_t slot = first; slot <= position; slot++)
+        for (int64_t j = 0; j < c.d; j++) wanted[query + j] += p[slot] / sum * read(v, start + place(0, c.d, slot, j));
+    }
+  }
+  uint32_t cap_bits;
+  memcpy(&cap_bits, &c.cap, 4);
+  Tensor *sources[] = {q, k, v, positions, firsts};
+  run("cache_attention", y, sources, c.from ? 5 : 4, cap_bits, c.scale, NULL);
+  y->src[5] = NULL;
+  // Scores of size s carry an error of s units in the last place into the exponent.
+  check("cache_attention", distance(values(y), wanted, size_of(q)), c.size > 1 && c.cap == 0 ? 2e-7 * c.size : 3e-6);
+  free(wanted), free(p);
+  drop(q), drop(y), drop(k), drop(v), drop(positions), drop(firsts);
+}
+
+// The reference draws from the same numbers: the token found must be where the running sum passes the uniform number, give or take
+// the rounding of F32 weights.
+static void test_choice(int64_t n, int64_t rows, float temperature, float size, int hidden) {
+  Tensor *x = f32(n, rows, 1, 1), *numbers = f32(2, rows, 1, 1), *out = f32(4, rows, 1, 1), *sources[] = {x, numbers};
+  for (int64_t i = 0; i < n * rows; i++) values(x)[i] = hidden && i % n != i / n % n && i % 3 ? -INFINITY : values(x)[i] * size;
+  for (int64_t r = 0; r < rows; r++) {
+    const float u = r == 0 ? 0.f : r == 1 ? 0.99999994f : fabsf(values(numbers)[2 * r]);
+    values(numbers)[2 * r] = u;
+    values(numbers)[2 * r + 1] = r < 2 ? 0.f : u < 0.5f ? 1e-9f : -1e-9f;
+  }
+  run("choose_token", out, sources, 2, 0, temperature, NULL);
+  double worst_log = 0, worst_entropy = 0, worst_sum = 0, outside = 0, not_best = 0;
+  for (int64_t r = 0; r < rows; r++) {
+    const float *row = values(x) + r * n, *found = values(out) + 4 * r;
+    double most = -1e300, sum = 0, entropy = 0, total = 0, below = 0;
+    int64_t best = 0;
+    for (int64_t j = 0; j < n; j++)
+      if (row[j] > most) most = row[j], best = j;
+    for (int64_t j = 0; j < n; j++) sum += exp(row[j] - most);
+    for (int64_t j = 0; j < n; j++) {
+      const double weight = exp(row[j] - most) / sum;
+      if (weight > 0) entropy -= weight * log(weight);
+      total += exp((row[j] - most) / (temperature > 0 ? temperature : 1));
+    }
+    const int64_t token = (int64_t)found[0];
+    if (token < 0 || token >= n) {
+      outside++;
+      continue;
+    }
+    worst_log = fmax(worst_log, fabs(found[1] - (row[token] - most - log(sum))) / (1 + fabs(row[token] - most)));
+    worst_entropy = fmax(worst_entropy, fabs(found[2] - entropy));
+    worst_sum = fmax(worst_sum, fabs(found[3] - sum) / sum);
+    if (temperature == 0) {
+      not_best += token != best;
+      continue;
+    }
+    for (int64_t j = 0; j < token; j++) below += exp((row[j] - most) / temperature) / total;
+    const double u = (double)values(numbers)[2 * r] + (double)values(numbers)[2 * r + 1];
+    const double weight = exp((row[token] - most) / temperature) / total, slack = 1e-5;
+    outside += u < below - slack || u > below + weight + slack;
+    outside += row[token] == -INFINITY;
+  }
+  check("choose_token, within", outside + not_best, 0);
+  check("choose_token, log-probability", worst_log, 2e-6);
+  check("choose_token, entropy", worst_entropy, 1e-5);
+  check("choose_token, sum", worst_sum, 2e-6);
+  drop(x), drop(numbers), drop(out);
+}
+
+// Logits that are not sound give a token within range and a sum that says so.
+static void test_unsound_choice(float bad, int everywhere) {
+  for (int64_t n = 1; n <= 130; n += 43)
+    for (int warm = 0; warm < 2; warm++) {
+      Tensor *x = f32(n, 3, 1, 1), *numbers = f32(2, 3, 1, 1), *out = f32(4, 3, 1, 1), *sources[] = {x, numbers};
+      for (int64_t i = 0; i < 6; i++) values(numbers)[i] = i % 2 ? 0.f : 0.7f;
+      for (int64_t j = 0; j < n; j++)
+        if (everywhere || j == n / 2) values(x)[n + j] = bad; // the middle row
+      run("choose_token", out, sources, 2, 0, (float)warm, NULL);
+      int wrong = 0;
+      for (int r = 0; r < 3; r++) {
+        const float token = values(out)[4 * r], sum = values(out)[4 * r + 3];
+        wrong += !(token >= 0 && token < (float)n);
+        wrong += (sum > 0 && isfinite(sum)) != (r != 1);
+      }
+      check("choose_token, not sound", wrong, 0);
+      drop(x), drop(numbers), drop(out);
+    }
+}
+
+void test_decoding(void) {
+  for (int held = 0; held < 2; held++) {
+    const int type = held ? TYPE_BF16 : TYPE_F32;
+    test_store(type, 1, 1, 16, 1, 1, 0), test_store(type, 7, 3, 48, 5, 4, 3), test_store(type, 33, 2, 32, 32, 9, 0);
+    test_store(type, 64, 1, 64, 17, 3, 1), test_store(type, 8, 2, 16, 0, 3, 0), test_store(type, 8, 2, 16, 4, 0, 0);
+    for (int from = 0; from < 2; from++) {
+      test_cache_attention((Cached){type, 1, 1, 1, 16, 1, 1, 0, 1, from});
+      test_cache_attention((Cached){type, 7, 3, 1, 48, 5, 0.4f, 1.5f, 1, from});     // odd width, all heads one group, a cap
+      test_cache_attention((Cached){type, 33, 4, 2, 80, 7, 0.2f, 0, 1, from});       // beyond a vector
+      test_cache_attention((Cached){type, 64, 2, 2, 176, 9, 0.125f, 50, 300, from}); // scores far beyond their cap
+      test_cache_attention((Cached){type, 130, 2, 1, 32, 4, 0.1f, 0, 1e-20f, from}); // every weight the same
+      test_cache_attention((Cached){type, 24, 6, 3, 64, 6, 0.3f, 0, 40, from});      // sharp
+      test_cache_attention((Cached){type, 16, 2, 1, 16, 0, 1, 0, 1, from});
+    }
+  }
+  const int64_t widths[] = {1, 2, 63, 64, 65, 1003};
+  for (int i = 0; i < 6; i++)
+    for (int hidden = 0; hidden < 2; hidden++) {
+      test_choice(widths[i], 9, 1, 3, hidden), test_choice(widths[i], 5, 0, 3, hidden), test_choice(widths[i], 7, 0.3f, 20, hidden);
+      test_choice(widths[i], 4, 1e6f, 1, hidden), test_choice(widths[i], 3, 1, 90, hidden), test_choice(widths[i], 3, 0, 0, hidden);
+    }
+  test_choice(17, 0, 1, 1, 0);
+  test_unsound_choice(NAN, 0), test_unsound_choice(INFINITY, 0), test_unsound_choice(-INFINITY, 1), test_unsound_choice(NAN, 1);
+}
