@@ -45,7 +45,7 @@ try {
   const file = path.join(folder, "model.gguf");
   {
     const random = new Decoder(device, parseConfig(json, "bench"), randomParameters(1, 0.05));
-    await saveGguf(file, random, type);
+    await saveGguf(file, random, { holding: type });
     random[Symbol.dispose]();
   }
   const model = await loadDecoder(file, device, {}, "stored");

@@ -62,14 +62,21 @@ async function loadPlain(
   parts: Parts,
   holding: Holding,
 ): Promise<Decoder> {
-  const source = isGguf(directory)
-    ? await openGgufWeights(directory, parts)
-    : await openFolder(directory, parts);
+  const source = await openModelWeights(directory, parts);
   try {
     return await placeDecoder(source, device, parts, holding);
   } finally {
     await source.close();
   }
+}
+
+/**
+ * Opens a folder's or a GGUF file's weights without loading them. Close them.
+ *
+ * @throws NlaError as {@link loadDecoder}, without those about memory and values
+ */
+export async function openModelWeights(directory: string, parts: Parts = {}): Promise<WeightSource> {
+  return isGguf(directory) ? await openGgufWeights(directory, parts) : await openFolder(directory, parts);
 }
 
 async function openFolder(directory: string, parts: Parts): Promise<WeightSource> {

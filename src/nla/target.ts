@@ -4,12 +4,11 @@ import { stat } from "node:fs/promises";
 import path from "node:path";
 import { cachedSnapshot, parseHubName } from "../data/hub-cache.js";
 import { NlaError } from "../error.js";
-import { openGguf } from "../data/gguf.js";
 import { isGguf, loadDecoder, run } from "../model/index.js";
 import type { Decoder, Holding } from "../model/index.js";
 import type { Device } from "../tensor/index.js";
-import { ggufTokenizerFiles } from "../text/gguf-tokenizer.js";
-import { loadTokenizer, Tokenizer } from "../text/tokenizer.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+import { loadModelTokenizer } from "./checkpoint-place.js";
 import { checkVocabulary } from "./verbalizer.js";
 
 /** Targets that ship inside the package, by name, and their folders in assets/. */
@@ -59,17 +58,6 @@ export async function loadTarget(name: string, device: Device, holding?: Holding
     throw thrown;
   }
   return { name, model, tokenizer, [Symbol.dispose]: () => model[Symbol.dispose]() };
-}
-
-/** The tokenizer of a folder, or of a GGUF file's metadata. @throws NlaError of both readers */
-export async function loadModelTokenizer(directory: string): Promise<Tokenizer> {
-  if (!isGguf(directory)) return await loadTokenizer(directory);
-  const file = await openGguf(directory);
-  try {
-    return new Tokenizer(ggufTokenizerFiles(directory, file.metadata));
-  } finally {
-    await file.close();
-  }
 }
 
 async function requireFolder(name: string, directory: string): Promise<void> {

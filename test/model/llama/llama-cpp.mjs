@@ -1,4 +1,5 @@
 // llama.cpp's own library as a judge and a rival: run as a child process, because it brings a second engine into the process.
+//   node llama-cpp.mjs texts FILE.gguf '[texts]'         JSON: ids of each, with BOS as the file says, and the chat template
 //   node llama-cpp.mjs logits FILE.gguf '[ids]'          JSON on stdout: the last token's logits
 //   node llama-cpp.mjs greedy FILE.gguf '[ids]' N T      JSON: tokens, seconds of prompt and of decoding (T threads)
 // The structs are those of the pinned version of the package; only the fields that are set here have names that matter.
@@ -56,6 +57,26 @@ const model = bind("llama_model_load_from_file", P, ["str", "model_params"])(
   bind("llama_model_default_params", "model_params", [])(),
 );
 if (model === null) throw new Error(`llama.cpp does not load ${file}`);
+if (mode === "texts") {
+  const vocabulary = bind("llama_model_get_vocab", P, [P])(model);
+  const tokenize = bind("llama_tokenize", "int", [P, P, "int", P, "int", "bool", "bool"]);
+  const ids = JSON.parse(idsText).map((text) => {
+    const bytes = new TextEncoder().encode(text);
+    const room = new Int32Array(bytes.length + 8);
+    const count = tokenize(vocabulary, bytes, bytes.length, room, room.length, true, true);
+    if (count < 0) throw new Error(`llama_tokenize: ${count}`);
+    return [...room.subarray(0, count)];
+  });
+  const end = (name) => bind(name, "int", [P])(vocabulary);
+  const template = bind("llama_model_chat_template", "str", [P, "str"])(model, null);
+  const isEnd = bind("llama_vocab_is_eog", "bool", [P, "int"]);
+  const ends = ids.flat().filter((id) => isEnd(vocabulary, id));
+  const named = Object.fromEntries(
+    ["bos", "eos", "eot", "pad"].map((name) => [name, end(`llama_vocab_${name}`)]),
+  );
+  console.log(JSON.stringify({ ids, template, named, ends: [...new Set(ends)] }));
+  process.exit(0);
+}
 const params = bind("llama_context_default_params", "context_params", [])();
 const n = Number(threads);
 Object.assign(params, {

@@ -1,0 +1,107 @@
+// A checkpoint as one GGUF file: a target, a verbalizer, or a reconstructor, with its tokenizer inside and its sidecar beside it.
+// How weights are written is model/'s, how a tokenizer is said is text/'s.
+import { stat } from "node:fs/promises";
+import path from "node:path";
+import { writeFileAtomic } from "../data/files.js";
+import { formatSidecar, readModelSidecarFile } from "../data/sidecar.js";
+import type { ModelSidecar } from "../data/sidecar.js";
+import { NlaError } from "../error.js";
+import { convertToGguf, isGguf, openModelWeights } from "../model/index.js";
+import type { Holding } from "../model/index.js";
+import { ggufTokenizerFields } from "../text/gguf-fields.js";
+import { ggufSidecar, loadModelTokenizer } from "./checkpoint-place.js";
+import { RECONSTRUCTOR_PARTS, valueHeadOf } from "./pair-files.js";
+
+/** Options of {@link convertCheckpoint}. */
+export interface ConvertOptions {
+  /** The type of the matrices. Defaults to `"stored"`: as they are. */
+  readonly holding?: Holding | undefined;
+  /** Whether the tokenizer is written. Defaults to true. */
+  readonly tokenizer?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What was written. */
+export interface Converted {
+  readonly file: string;
+  readonly bytes: number;
+  readonly role: "target" | "av" | "ar";
+  /** The sidecar's place; null for a target. */
+  readonly sidecar: string | null;
+  /** What is not as it was, in words for people. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Writes a checkpoint as a GGUF file, its sidecar as `FILE.gguf.nla_meta.yaml`, one tensor in memory at a time.
+ *
+ * @param from a folder in Hugging Face or released layout, or a GGUF file
+ * @throws NlaError `gguf.tokenizer` and those of {@link convertToGguf}, `gguf.name` for another ending, `contract.value-head`
+ */
+export async function convertCheckpoint(
+  from: string,
+  to: string,
+  options: ConvertOptions = {},
+): Promise<Converted> {
+  if (!isGguf(to) || path.resolve(from) === path.resolve(to)) {
+    throw new NlaError({
+      code: "gguf.name",
+      subject: to,
+      found: isGguf(to) ? "the file that is to be read" : "another ending",
+      wanted: "the path of a new file that ends in .gguf",
+      next: "Readers know these files by their name.",
+    });
+  }
+  const sidecar = await sidecarWith(from);
+  const role = sidecar?.role ?? ((await hasValueHead(from)) ? "ar" : sidecar === null ? "target" : "av");
+  const parts = role === "ar" ? RECONSTRUCTOR_PARTS : {};
+  const source = await openModelWeights(from, parts);
+  const { config } = source;
+  await source.close();
+  const written =
+    options.tokenizer === false
+      ? null
+      : ggufTokenizerFields(await loadModelTokenizer(from), {
+          vocabulary: config.vocabulary,
+          endIds: config.eosIds,
+        });
+  await convertToGguf(from, to, {
+    parts,
+    holding: options.holding ?? "stored",
+    signal: options.signal,
+    valueHead: role === "ar" ? await valueHeadOf(from, config.dim) : null,
+    ...(written === null ? {} : { tokenizer: written.fields }),
+  });
+  const beside = sidecar === null ? null : `${to}.nla_meta.yaml`;
+  if (sidecar !== null && beside !== null) await writeFileAtomic(beside, formatSidecar(sidecar));
+  return {
+    file: to,
+    bytes: (await stat(to)).size,
+    role,
+    sidecar: beside,
+    notes: written?.notes ?? ["no tokenizer: whoever loads the file has to be given token ids"],
+  };
+}
+
+async function sidecarWith(from: string): Promise<ModelSidecar | null> {
+  if (isGguf(from)) {
+    const beside = await ggufSidecar(from);
+    return beside === null ? null : await readModelSidecarFile(beside);
+  }
+  const inside = path.join(from, "nla_meta.yaml");
+  return (await isThere(inside)) ? await readModelSidecarFile(inside) : null;
+}
+
+async function hasValueHead(from: string): Promise<boolean> {
+  return !isGguf(from) && (await isThere(path.join(from, "value_head.safetensors")));
+}
+
+async function isThere(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    (thrown: NodeJS.ErrnoException) => {
+      if (thrown.code === "ENOENT" || thrown.code === "ENOTDIR") return false;
+      throw thrown;
+    },
+  );
+}
