@@ -202,6 +202,8 @@ function fieldsOf(config: DecoderConfig): Map<string, GgufField> {
   const full = config.rope[config.windows.indexOf(null)] ?? config.rope[0];
   f32("rope.freq_base", full?.theta ?? 10_000);
   if (window !== null) u32("attention.sliding_window", window);
+  const local = config.rope[config.windows.findIndex((each) => each !== null)];
+  if (architecture === "gemma3" && local) f32("rope.freq_base_swa", local.theta);
   if (config.attentionSoftcap !== null) f32("attn_logit_softcapping", config.attentionSoftcap);
   if (config.logitSoftcap !== null) f32("final_logit_softcapping", config.logitSoftcap);
   const scaling = full?.scaling ?? null;
@@ -210,6 +212,16 @@ function fieldsOf(config: DecoderConfig): Map<string, GgufField> {
       throw refused("gguf.rope", "llama3 scaling of other factors", "low 1 and high 4");
     }
     u32("rope.scaling.original_context_length", scaling.originalLength);
+  }
+  if (scaling?.kind === "yarn") {
+    const { fastTurns, slowTurns, magnitude, truncate } = scaling;
+    if (fastTurns !== 32 || slowTurns !== 1 || magnitude !== null || !truncate) {
+      throw refused(
+        "gguf.rope",
+        "YaRN with other settings than its own",
+        "beta_fast 32 and beta_slow 1 alone",
+      );
+    }
   }
   if (scaling?.kind === "linear" || scaling?.kind === "yarn") {
     fields.set(`${architecture}.rope.scaling.type`, { type: "string", value: scaling.kind });

@@ -65,7 +65,7 @@ if (mode === "texts") {
     const room = new Int32Array(bytes.length + 8);
     const count = tokenize(vocabulary, bytes, bytes.length, room, room.length, true, true);
     if (count < 0) throw new Error(`llama_tokenize: ${count}`);
-    return [...room.subarray(0, count)];
+    return Array.from(room.subarray(0, count));
   });
   const end = (name) => bind(name, "int", [P])(vocabulary);
   const template = bind("llama_model_chat_template", "str", [P, "str"])(model, null);
