@@ -37,6 +37,17 @@ export interface WeightSource {
   close(): Promise<void>;
 }
 
+/** The types of a GGUF file's matrices. @throws NlaError of the reader */
+export async function storedTypes(path: string): Promise<Dtype[]> {
+  const file = await openGguf(path);
+  try {
+    const matrices = [...file.tensors.values()].filter(({ shape }) => shape.length > 1);
+    return [...new Set(matrices.map(({ dtype }) => dtype.toLowerCase() as Dtype))];
+  } finally {
+    await file.close();
+  }
+}
+
 /** A reconstructor's value head [dim, dim] in a GGUF file; null where it has none. @throws NlaError of the reader, `model.weights` */
 export async function readGgufValueHead(path: string, dim: number): Promise<Float32Array | null> {
   const file = await openGguf(path);
