@@ -82,6 +82,11 @@ async function valuesOf(source: WeightSource, name: string, shape: Shape, dtype:
   }
   const values = await source.f32(name);
   checkFinite(source.path, name, values);
+  return converted(values, dtype, shape);
+}
+
+/** Finite f32 values in the type of a matrix. */
+export function converted(values: Float32Array, dtype: Dtype, shape: Shape): HostArray {
   if (dtype === "f16") return f32ToF16(values);
   if (dtype === "bf16") return f32ToBf16(values);
   return isBlockDtype(dtype) ? quantizeRows(dtype, values, shape.at(-1) as number) : values;
