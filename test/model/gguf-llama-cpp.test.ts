@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { loadDecoder, run, saveGguf } from "../../src/model/index.js";
+import { generate, loadDecoder, run, saveGguf } from "../../src/model/index.js";
 import { Device } from "../../src/tensor/index.js";
 
 const MODELS = path.resolve(import.meta.dirname, "../../../shared/golden/models");
@@ -55,6 +55,13 @@ describe.skipIf(!runnable)("GGUF for llama.cpp", () => {
       );
       console.log(`${name}: largest difference ${worst.toExponential(1)}`);
       expect(worst).toBeLessThan(1e-3);
+
+      const [mine] = await generate(model, [ids], { maxNewTokens: 24, temperature: 0, stopTokens: [] });
+      const greedy = [CHILD, "greedy", file, JSON.stringify(ids), "24", "1", "plain"];
+      const made = JSON.parse(execFileSync(process.execPath, greedy, { encoding: "utf8" })) as {
+        tokens: number[];
+      };
+      if (!name.startsWith("gemma")) expect(mine?.tokens).toEqual(made.tokens);
 
       if (name.startsWith("gemma")) return; // its scale is no longer the config.json's
       using again = await loadDecoder(file, device, {}, "f32");

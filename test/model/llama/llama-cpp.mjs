@@ -2,12 +2,13 @@
 //   node llama-cpp.mjs texts FILE.gguf '[texts]'         JSON: ids of each, with BOS as the file says, and the chat template
 //   node llama-cpp.mjs logits FILE.gguf '[ids]'          JSON on stdout: the last token's logits
 //   node llama-cpp.mjs greedy FILE.gguf '[ids]' N T      JSON: tokens, seconds of prompt and of decoding (T threads)
+// A sixth argument, plain or fused, says which attention it is to use.
 // The structs are those of the pinned version of the package; only the fields that are set here have names that matter.
 import koffi from "koffi";
 import { readdirSync } from "node:fs";
 import path from "node:path";
 
-const [, , mode, file, idsText, count = "1", threads = "1"] = process.argv;
+const [, , mode, file, idsText, count = "1", threads = "1", flash = "default"] = process.argv;
 const folder = path.resolve(
   import.meta.dirname,
   "../../../node_modules/@node-llama-cpp/linux-x64/bins/linux-x64",
@@ -88,7 +89,8 @@ Object.assign(params, {
   type_k: 0,
   type_v: 0,
 });
-if (mode === "logits") params.flash = 0;
+// Its fused attention on the CPU is not exact in F32: docs/log.md, "Greedy tokens against llama.cpp".
+params.flash = flash === "fused" ? 1 : flash === "plain" || mode === "logits" ? 0 : params.flash;
 const context = bind("llama_init_from_model", P, [P, "context_params"])(model, params);
 if (context === null) throw new Error("no context");
 const vocabulary = bind("llama_vocab_n_tokens", "int", [P])(bind("llama_model_get_vocab", P, [P])(model));
