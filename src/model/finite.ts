@@ -2,7 +2,7 @@
 // parameter is looked at where it comes from disk, the mapped ones, too, in pieces that take no memory.
 import { open } from "node:fs/promises";
 import { NlaError } from "../error.js";
-import { BLOCKS, isBlockDtype } from "../tensor/index.js";
+import { BLOCKS, fileChanged, isBlockDtype } from "../tensor/index.js";
 import type { BlockDtype, Dtype } from "../tensor/index.js";
 
 const PIECE = 2 ** 24; // a few milliseconds of the event loop
@@ -71,17 +71,6 @@ export async function checkStoredAt(
   } finally {
     await file.close();
   }
-}
-
-/** @param found bytes that the file has now */
-export function fileChanged(path: string, found: number, wanted: number): NlaError {
-  return new NlaError({
-    code: "model.file-changed",
-    subject: path,
-    found: `${found.toLocaleString("en")} bytes`,
-    wanted: `${wanted.toLocaleString("en")} bytes, as when it was opened`,
-    next: "A model's file must stay as it is while the model is in use: fetch it again, and load it anew.",
-  });
 }
 
 function firstNotFinite(dtype: Dtype, bytes: Uint8Array): number | null {
