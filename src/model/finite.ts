@@ -88,8 +88,10 @@ function firstNotFinite(dtype: Dtype, bytes: Uint8Array): number | null {
   const { buffer, byteOffset, byteLength } = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   if (dtype === "f32") {
     const words = new Uint32Array(buffer, byteOffset, byteLength >> 2);
-    const at = words.findIndex((word) => (word & 0x7f800000) === 0x7f800000);
-    return at < 0 ? null : at;
+    for (let i = 0; i < words.length; i++) {
+      if (((words[i] as number) & 0x7f800000) === 0x7f800000) return i;
+    }
+    return null;
   }
   const high = dtype === "bf16" ? 0x7f80 : 0x7c00;
   const pairs = new Uint32Array(buffer, byteOffset, byteLength >> 2);
