@@ -44,6 +44,7 @@ const bytesOf = (layers) => {
 };
 while (bytesOf(json.num_hidden_layers) < share * free) json.num_hidden_layers++;
 
+const gigabytes = (bytes) => (bytes / 1e9).toFixed(1);
 const memory = () => {
   const status = readFileSync("/proc/self/status", "utf8");
   const read = (key) => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, "m").exec(status)[1]) / 2 ** 10;
@@ -74,7 +75,6 @@ try {
   closeSync(file);
   writeFileSync(path.join(folder, "config.json"), JSON.stringify(json));
 
-  const gigabytes = (bytes) => (bytes / 1e9).toFixed(1);
   console.log(`${json.num_hidden_layers} blocks, ${gigabytes(end)} GB in BF16; ${gigabytes(free)} GB free`);
   const device = Device.open({ threads: option("threads", 1) });
   tell("before");

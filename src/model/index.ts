@@ -33,6 +33,7 @@ export type { DeclaredBatch } from "./graph-inputs.js";
 export { Lora, LORA_TARGETS } from "./lora.js";
 export type { LoraSettings } from "./lora.js";
 export { loadLora, saveLora } from "./lora-files.js";
+export { checkStored } from "./finite.js";
 export { convertToGguf, saveGguf } from "./gguf-save.js";
 export type { GgufOptions } from "./gguf-save.js";
 export { HOLDINGS } from "./storage.js";

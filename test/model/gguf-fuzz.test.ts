@@ -33,6 +33,8 @@ interface Entry {
   readonly at: number;
 }
 
+const small = (value: bigint) => (Number.isSafeInteger(Number(value)) ? Number(value) : value);
+
 /** A file's parts by the format's description, nothing checked: throws, or gives something odd, where the bytes are wrong. */
 function secondReading(bytes: Buffer): { metadata: Map<string, unknown>; tensors: Entry[]; infos: number } {
   let at = 8;
@@ -42,7 +44,6 @@ function secondReading(bytes: Buffer): { metadata: Map<string, unknown>; tensors
     const length = Number(u64());
     return bytes.toString("utf8", at, (at += length));
   };
-  const small = (value: bigint) => (Number.isSafeInteger(Number(value)) ? Number(value) : value);
   const readers: Record<number, () => unknown> = {
     0: () => bytes.readUInt8((at += 1) - 1),
     1: () => bytes.readInt8((at += 1) - 1),
@@ -76,7 +77,12 @@ function secondReading(bytes: Buffer): { metadata: Map<string, unknown>; tensors
   });
   const alignment = Number(metadata.get("general.alignment") ?? 32);
   const start = Math.ceil(at / alignment) * alignment;
-  const tensors = stated.map(({ offset, ...rest }) => ({ ...rest, at: start + offset }));
+  const tensors = stated.map(({ name, extents, type, offset }) => ({
+    name,
+    extents,
+    type,
+    at: start + offset,
+  }));
   return { metadata, tensors, infos };
 }
 
