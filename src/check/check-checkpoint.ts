@@ -7,7 +7,7 @@ import { openSafetensors, openWeights } from "../data/safetensors.js";
 import type { WeightsFile } from "../data/safetensors.js";
 import type { ModelSidecar } from "../data/sidecar.js";
 import { messageOf } from "../error.js";
-import { EMBEDDING, HEAD, loadConfig, parameterShapes } from "../model/index.js";
+import { checkDummies, EMBEDDING, HEAD, isDummy, loadConfig, parameterShapes } from "../model/index.js";
 import type { DecoderConfig } from "../model/index.js";
 import { formatShape } from "../tensor/index.js";
 import { loadTokenizer } from "../text/tokenizer.js";
@@ -167,9 +167,11 @@ async function checkWeights(
         next: "config.json and the weights must be of the same model.",
       });
     }
+    await findings.of(() => checkDummies(config, weights, parts));
     for (const [name, { dtype }] of weights.entries) {
       const bare = name.startsWith(prefix) ? name.slice(prefix.length) : null;
       if (bare === null) continue; // another tower's
+      if (isDummy(bare, parts)) continue;
       const known = wanted.has(bare) || IGNORED.test(bare) || (config.tied && bare === HEAD);
       if (!known) {
         findings.add("error", {

@@ -7,7 +7,9 @@ export { benchDecode, benchExtract, benchTrain } from "./bench.js";
 export type { BenchOptions, BenchReport } from "./bench.js";
 export type { BenchProfile, ProfileLine } from "./bench-profile.js";
 export {
+  checkDummies,
   copyModelFolder,
+  isDummy,
   loadDecoder,
   openModelWeights,
   saveDecoder,
