@@ -51,7 +51,7 @@ export function ggufConfig(file: GgufFile): DecoderConfig {
       subject: file.path,
       found: `general.architecture ${JSON.stringify(architecture) ?? "nothing"}`,
       wanted: `one of ${Object.keys(MODEL_TYPES).join(", ")}`,
-      next: "Other architectures cannot be computed yet; docs/method.md says how a family is added.",
+      next: "Other architectures cannot be computed yet; docs/models.md says how a family is added.",
     });
   }
   const read = new Keys(file, architecture as string);

@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { describeWith, sharedPath } from "../../test/shared.js";
-import { loadDecoder } from "../model/index.js";
+import { loadConfig, loadDecoder } from "../model/index.js";
 import { Device } from "../tensor/index.js";
 import { loadModelTokenizer } from "./checkpoint-place.js";
 import { convertCheckpoint } from "./gguf-checkpoint.js";
@@ -190,6 +190,21 @@ describe("a pair on the bundled target", () => {
     using model = await loadDecoder(av(), device);
     using folderModel = await loadDecoder(path.join(pair, "verbalizer"), device);
     expect(new Set(model.config.eosIds)).toEqual(new Set(folderModel.config.eosIds));
+  });
+
+  it("in a folder of nothing else is named, and is no start for training", async () => {
+    const alone = path.join(folder, "files");
+    await mkdir(alone);
+    for (const name of ["a-q8_0.gguf", "b-f16.gguf"]) await copyFile(target, path.join(alone, name));
+    await expect(loadTarget(alone, device)).rejects.toMatchObject({
+      code: "target.missing",
+      found: "no config.json, and the files a-q8_0.gguf, b-f16.gguf",
+      next: `Name the file: ${path.join(alone, "a-q8_0.gguf")}`,
+    });
+    await expect(loadConfig(target)).rejects.toMatchObject({
+      code: "model.config-missing",
+      next: expect.stringContaining("what trains starts from the model's folder") as string,
+    });
   });
 
   it("is not written over itself, nor under another ending", async () => {

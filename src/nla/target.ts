@@ -1,6 +1,6 @@
 // The model that is read: a decoder, its tokenizer, and the activations of its tokens.
 import { existsSync } from "node:fs";
-import { stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { cachedSnapshot, parseHubName } from "../data/hub-cache.js";
 import { NlaError } from "../error.js";
@@ -65,7 +65,19 @@ async function requireFolder(name: string, directory: string): Promise<void> {
     if (thrown.code === "ENOENT" || thrown.code === "ENOTDIR") return null;
     throw thrown;
   });
-  if (found?.isDirectory() || (found?.isFile() && isGguf(directory))) return;
+  if (found?.isFile() && isGguf(directory)) return;
+  if (found?.isDirectory()) {
+    const names = await readdir(directory);
+    const files = names.filter(isGguf).sort();
+    if (files.length === 0 || names.includes("config.json")) return;
+    throw new NlaError({
+      code: "target.missing",
+      subject: `the target ${name}`,
+      found: `no config.json, and ${files.length === 1 ? "the file" : "the files"} ${files.join(", ")}`,
+      wanted: "the folder of a model in Hugging Face layout, or one .gguf file",
+      next: `Name the file: ${path.join(directory, files[0] as string)}`,
+    });
+  }
   throw new NlaError({
     code: "target.missing",
     subject: `the target ${name}`,

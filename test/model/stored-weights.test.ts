@@ -1,6 +1,6 @@
 // Weights as they lie on the disk: every stored type with a NaN or an infinity in it is refused by file, tensor and element, mapped or
 // copied, and a mapped file that is cut or written to while it is in use is refused before the system ends the process.
-import { copyFile, mkdtemp, open, rm, truncate, utimes } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, open, rm, truncate, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -10,6 +10,7 @@ import {
   convertToGguf,
   Decoder,
   loadDecoder,
+  parameterShapes,
   parseConfig,
   randomParameters,
   run,
@@ -141,6 +142,33 @@ describe.runIf(process.platform === "linux" || process.platform === "darwin")("a
       });
     },
   );
+
+  test("takes no memory of its own: 256 MiB of zeros, mapped", async () => {
+    const place = path.join(folder, "sparse");
+    const config = { ...JSON_CONFIG, hidden_size: 1024, intermediate_size: 4096, vocab_size: 100_000 };
+    await mkdir(place);
+    await writeFile(path.join(place, "config.json"), JSON.stringify(config));
+    const header: Record<string, unknown> = {};
+    let end = 0;
+    for (const [name, shape] of parameterShapes(parseConfig(config, "test"))) {
+      const begin = end;
+      end += 2 * shape.reduce((a, b) => a * b, 1);
+      header[name] = { dtype: "BF16", shape, data_offsets: [begin, end] };
+    }
+    expect(end).toBeGreaterThan(240 * 2 ** 20);
+    const text = JSON.stringify(header);
+    const bytes = Buffer.alloc(8 + Math.ceil(text.length / 8) * 8, " ");
+    bytes.writeBigUInt64LE(BigInt(bytes.length - 8));
+    bytes.write(text, 8);
+    const file = await open(path.join(place, "model.safetensors"), "w");
+    await file.write(bytes);
+    await file.truncate(bytes.length + end); // the rest is a hole
+    await file.close();
+    const before = process.memoryUsage.rss();
+    using model = await loadDecoder(place, device, {}, "stored");
+    expect(process.memoryUsage.rss() - before).toBeLessThan(end / 3);
+    expect(model.parameterCount * 2).toBe(end);
+  });
 
   test("written to while it is in use is refused; replaced by renaming, it is read on as it was", async () => {
     const [file, other] = [path.join(folder, "used.gguf"), path.join(folder, "other.gguf")];
