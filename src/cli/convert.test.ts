@@ -1,9 +1,10 @@
 // `nla convert` as it is called, and what it writes as `nla forward` and `nla explain` take it.
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Device } from "../tensor/index.js";
+import { loadNla } from "../nla/read.js";
 import { writeUntrainedPair } from "../nla/testing/untrained-pair.js";
 import { COMMANDS } from "./commands.js";
 import { runCli } from "./program.js";
@@ -65,6 +66,37 @@ test("a pair and its target as three files, quantized, read a text", async () =>
   const named = await nla(...explain, "--contract", path.join(folder, "verbalizer"), "--positions", "0");
   expect(named).toMatchObject({ code: 0 });
 }, 60_000);
+
+test("and back as folders: the same values, prompts and contract", async () => {
+  const [av, ar] = [path.join(folder, "back-av.gguf"), path.join(folder, "back-ar.gguf")];
+  await nla("convert", path.join(folder, "verbalizer"), "--gguf", av);
+  await nla("convert", path.join(folder, "reconstructor"), "--gguf", ar);
+  const [avFolder, arFolder] = [path.join(folder, "back", "av"), path.join(folder, "back", "ar")];
+  await mkdir(path.dirname(avFolder));
+  expect((await nla("convert", av, "--folder", avFolder)).out).toContain("a verbalizer, written to");
+  expect(await nla("convert", ar, "--folder", arFolder)).toMatchObject({ code: 0, err: "" });
+  const own = path.join(folder, "verbalizer");
+  const [sidecar, wanted] = [avFolder, own].map((place) =>
+    readFile(path.join(place, "nla_meta.yaml"), "utf8"),
+  );
+  expect(await sidecar).toBe(await wanted);
+  using device = Device.open({ threads: 1 });
+  using before = await loadNla(own, device, { reconstructor: path.join(folder, "reconstructor") });
+  using after = await loadNla(avFolder, device, { reconstructor: arFolder });
+  for (const half of ["verbalizer", "reconstructor"] as const) {
+    const tensors = before[half].model.parameters.tensors;
+    expect([...after[half].model.parameters.tensors.keys()]).toEqual([...tensors.keys()]);
+    for (const [name, tensor] of tensors)
+      expect(after[half].model.get(name).readF32(), name).toEqual(tensor.readF32());
+  }
+  expect(after.reconstructor.head.readF32()).toEqual(before.reconstructor.head.readF32());
+  expect(after.verbalizer.prompt).toEqual(before.verbalizer.prompt);
+  expect(await nla("check", avFolder)).toMatchObject({ code: 0 });
+  const again = await nla("convert", av, "--folder", avFolder);
+  expect(again.err).toContain("something there already");
+  expect((await nla("convert", av, "--folder", `${avFolder}2`, "--quantize", "q8_0")).code).toBe(2);
+  expect((await nla("convert", av)).code).toBe(2);
+});
 
 test("what GGUF cannot say is refused, and leaves no file; --no-tokenizer says what is missing", async () => {
   const file = path.join(folder, "world.gguf");

@@ -1,16 +1,17 @@
-// A checkpoint as one GGUF file: a target, a verbalizer, or a reconstructor, with its tokenizer inside and its sidecar beside it.
+// A checkpoint as one GGUF file, and back as a folder: a target, a verbalizer, or a reconstructor, its tokenizer inside and its sidecar beside.
 // How weights are written is model/'s, how a tokenizer is said is text/'s.
 import { stat } from "node:fs/promises";
 import path from "node:path";
-import { writeFileAtomic } from "../data/files.js";
-import { formatSidecar, readModelSidecarFile } from "../data/sidecar.js";
+import { writeDirectoryAtomic, writeFileAtomic } from "../data/files.js";
+import { formatSidecar, readModelSidecarFile, writeModelSidecar } from "../data/sidecar.js";
 import type { ModelSidecar } from "../data/sidecar.js";
 import { NlaError } from "../error.js";
-import { convertToGguf, isGguf, openModelWeights } from "../model/index.js";
+import { convertToGguf, isGguf, loadDecoder, openModelWeights, saveDecoder } from "../model/index.js";
 import type { Holding } from "../model/index.js";
+import { Device } from "../tensor/index.js";
 import { ggufTokenizerFields } from "../text/gguf-fields.js";
 import { ggufSidecar, loadModelTokenizer } from "./checkpoint-place.js";
-import { RECONSTRUCTOR_PARTS, valueHeadOf } from "./pair-files.js";
+import { RECONSTRUCTOR_PARTS, saveValueHead, valueHeadOf } from "./pair-files.js";
 
 /** Options of {@link convertCheckpoint}. */
 export interface ConvertOptions {
@@ -80,6 +81,49 @@ export async function convertCheckpoint(
     role,
     sidecar: beside,
     notes: written?.notes ?? ["no tokenizer: whoever loads the file has to be given token ids"],
+  };
+}
+
+/**
+ * Writes a checkpoint as a folder in Hugging Face or released layout, its matrices unpacked: from a GGUF file what trains, and what
+ * Python reads. An adapter is merged.
+ *
+ * @param to a folder that is not there yet
+ * @throws NlaError `convert.exists`, and those of the loaders and writers
+ */
+export async function unpackCheckpoint(
+  from: string,
+  to: string,
+  { dtype = "F32" }: { readonly dtype?: "F32" | "F16" | "BF16" } = {},
+): Promise<Converted> {
+  if (await isThere(to)) {
+    throw new NlaError({
+      code: "convert.exists",
+      subject: to,
+      found: "something there already",
+      wanted: "the path of a new folder",
+      next: "Choose another path, or remove what is there.",
+    });
+  }
+  const sidecar = await sidecarWith(from);
+  const role = sidecar?.role ?? ((await hasValueHead(from)) ? "ar" : sidecar === null ? "target" : "av");
+  const tokenizer = await loadModelTokenizer(from);
+  using device = Device.open({ threads: 1 });
+  using model = await loadDecoder(from, device, role === "ar" ? RECONSTRUCTOR_PARTS : {}, "f32");
+  await model.merge();
+  const head = role === "ar" ? await valueHeadOf(from, model.config.dim) : null;
+  await writeDirectoryAtomic(to, async (folder) => {
+    await saveDecoder(folder, model, { dtype });
+    await tokenizer.save(folder);
+    if (head) await saveValueHead(folder, head, model.config.dim, dtype);
+    if (sidecar) await writeModelSidecar(folder, sidecar);
+  });
+  return {
+    file: to,
+    bytes: (await stat(path.join(to, "model.safetensors"))).size,
+    role,
+    sidecar: sidecar === null ? null : path.join(to, "nla_meta.yaml"),
+    notes: [],
   };
 }
 

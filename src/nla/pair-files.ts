@@ -41,11 +41,20 @@ export async function saveReconstructor(
   const { dtype = "F32" } = options;
   await saveDecoder(directory, reconstructor.model, options);
   await reconstructor.tokenizer.save(directory);
-  const { head } = reconstructor;
-  const tensor = storedTensor(VALUE_HEAD_TENSOR, head.shape, dtype, head.readF32());
-  await writeSafetensors(path.join(directory, VALUE_HEAD_FILE), [tensor], { metadata: { format: "pt" } });
+  await saveValueHead(directory, reconstructor.head.readF32(), reconstructor.contract.dim, dtype);
   const end = reconstructor.tokenizer.eosId;
   await writeModelSidecar(directory, sidecarOf(reconstructor.contract, { ...facts, role: "ar" }, end));
+}
+
+/** Writes a reconstructor's value head [dim, dim] into its folder. @throws as {@link saveVerbalizer} */
+export async function saveValueHead(
+  directory: string,
+  head: Float32Array,
+  dim: number,
+  dtype: "F32" | "F16" | "BF16",
+): Promise<void> {
+  const tensor = storedTensor(VALUE_HEAD_TENSOR, [dim, dim], dtype, head);
+  await writeSafetensors(path.join(directory, VALUE_HEAD_FILE), [tensor], { metadata: { format: "pt" } });
 }
 
 /** What a reconstructor's decoder has. */
