@@ -15,7 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { availableMemory } from "node:process";
-import { loadDecoder, parameterShapes, parseConfig, run } from "../dist/model/index.js";
+import { checkStored, loadDecoder, parameterShapes, parseConfig, run } from "../dist/model/index.js";
 import { Device } from "../dist/tensor/index.js";
 
 const option = (name, otherwise) => {
@@ -55,6 +55,25 @@ const tell = (what, seconds) => {
   const numbers = `${own.toFixed(0)} MiB of its own, ${mapped.toFixed(0)} MiB of mapped pages, peak of both ${peak.toFixed(0)} MiB`;
   console.log(`${what}${seconds === undefined ? "" : ` in ${seconds.toFixed(1)} s`}: ${numbers}`);
 };
+
+// How fast weights are looked at for NaN, once they are in memory, in seconds of one core.
+const bytes = new Uint8Array(2 ** 24);
+const speeds = [];
+for (const [type, block] of [
+  ["bf16", 2],
+  ["f16", 2],
+  ["f32", 4],
+  ["q8_0", 34],
+  ["q4_k", 144],
+]) {
+  const whole = bytes.subarray(0, Math.floor(bytes.length / block) * block);
+  for (let i = 0; i < 5; i++) checkStored("bench", "warm-up", type, whole);
+  const start = process.cpuUsage();
+  for (let i = 0; i < 40; i++) checkStored("bench", "tensor", type, whole);
+  const seconds = process.cpuUsage(start).user / 1e6;
+  speeds.push(`${type} ${((40 * whole.length) / 1e9 / seconds).toFixed(1)}`);
+}
+console.log(`looked at, GB a second: ${speeds.join(", ")}`);
 
 const folder = mkdtempSync(path.join(tmpdir(), "big-model-"));
 try {
