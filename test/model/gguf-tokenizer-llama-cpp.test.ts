@@ -1,18 +1,22 @@
 // The tokenizers that we write into GGUF files, judged by llama.cpp's own library: the same ids for texts in many languages, the same
 // chat template, the same ends. What differs is named: llama.cpp does not normalize to NFC.
 import { execFileSync } from "node:child_process";
-import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Decoder, parseConfig, saveDecoder } from "../../src/model/index.js";
 import { convertCheckpoint } from "../../src/nla/gguf-checkpoint.js";
 import { targetDirectory } from "../../src/nla/target.js";
+import { Device, sizeOf } from "../../src/tensor/index.js";
 import { loadTokenizer } from "../../src/text/tokenizer.js";
 import { TRIAL_TEXTS } from "../../src/text/trial-texts.js";
 import { sharedPath } from "../shared.js";
 
 const CHILD = path.resolve(import.meta.dirname, "llama/llama-cpp.mjs");
 const actors = sharedPath("golden/nla/actor");
+const vocabularies = sharedPath("assets/tokenizers");
 const multilingual = sharedPath("assets/tokenizers/expected/multilingual_inputs.json");
 const runnable = process.platform === "linux" && process.arch === "x64";
 if (!runnable) console.log("skipped: no libllama for this platform");
@@ -104,4 +108,48 @@ describe.skipIf(!runnable)("llama.cpp makes the same ids", () => {
     expect(differing).toEqual([]);
     expect(seen.template).toBe(own.chatTemplate);
   });
+
+  // The vocabularies of released models, on a model of one small block.
+  test.skipIf(vocabularies === null).each([
+    ["llama3.2", "tokenizer.assembled.json", "gpt2"],
+    ["qwen2", "tokenizer.assembled.json", "gpt2"],
+    ["llama2", "tokenizer.json", "llama"],
+    ["gpt2", "tokenizer.json", "gpt2"],
+  ])(
+    "of the vocabulary of %s",
+    async (name, tokenizer, kind) => {
+      const from = path.join(folder, "released", name);
+      await mkdir(from, { recursive: true });
+      await copyFile(path.join(vocabularies as string, name, tokenizer), path.join(from, "tokenizer.json"));
+      const config = path.join(vocabularies as string, name, "tokenizer_config.json");
+      // Which token is BOS stands there; the assembled Llama 3 has none.
+      if (existsSync(config)) await copyFile(config, path.join(from, "tokenizer_config.json"));
+      const own = await loadTokenizer(from);
+      const json = {
+        model_type: "llama",
+        hidden_size: 32,
+        num_hidden_layers: 1,
+        num_attention_heads: 1,
+        num_key_value_heads: 1,
+        intermediate_size: 32,
+        vocab_size: own.size,
+        max_position_embeddings: 64,
+        rms_norm_eps: 1e-5,
+        tie_word_embeddings: true,
+      };
+      using device = Device.open({ threads: 1 });
+      using model = new Decoder(
+        device,
+        parseConfig(json, "test"),
+        (_, shape) => new Float32Array(sizeOf(shape)),
+      );
+      await saveDecoder(from, model, { dtype: "BF16" });
+      const { seen, differing, count } = await compare(from);
+      console.log(`${name} (${kind}): ${count - differing.length} of ${count} texts`);
+      if (name === "qwen2") for (const text of differing) expect(text.normalize("NFC")).not.toBe(text);
+      else expect(differing).toEqual([]);
+      expect(seen.template).toBe(own.chatTemplate);
+    },
+    120_000,
+  );
 });
