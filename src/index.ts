@@ -15,7 +15,9 @@ export type {
 export { activationsOf, loadTarget } from "./nla/target.js";
 export type { Target } from "./nla/target.js";
 export { loadNla, read } from "./nla/read.js";
-export type { Nla, Reading, ReadOptions, TokenReading } from "./nla/read.js";
+export type { LoadNlaOptions, Nla, Reading, ReadOptions, TokenReading } from "./nla/read.js";
+export { convertCheckpoint } from "./nla/gguf-checkpoint.js";
+export type { Converted, ConvertOptions } from "./nla/gguf-checkpoint.js";
 export { loadReconstructor, loadVerbalizer, saveReconstructor, saveVerbalizer } from "./nla/pair-files.js";
 export type { Contract } from "./nla/contract.js";
 export { Verbalizer } from "./nla/verbalizer.js";

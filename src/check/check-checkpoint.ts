@@ -7,7 +7,7 @@ import { openSafetensors, openWeights } from "../data/safetensors.js";
 import type { WeightsFile } from "../data/safetensors.js";
 import type { ModelSidecar } from "../data/sidecar.js";
 import { messageOf } from "../error.js";
-import { EMBEDDING, HEAD, loadConfig, parameterShapes } from "../model/index.js";
+import { checkDummies, EMBEDDING, HEAD, isDummy, loadConfig, parameterShapes } from "../model/index.js";
 import type { DecoderConfig } from "../model/index.js";
 import { formatShape } from "../tensor/index.js";
 import { loadTokenizer } from "../text/tokenizer.js";
@@ -86,17 +86,23 @@ export async function checkCheckpoint(directory: string, findings: Findings): Pr
     });
   }
   if (config !== null) {
-    checkAgainstConfig(directory, config, sidecar, findings);
+    const places = { model: directory, sidecar: path.join(directory, SIDECAR) };
+    checkAgainstConfig(places, config, sidecar, findings);
     await checkWeights(directory, config, stated, findings);
     if (hasHead) await checkHead(head, sidecar?.dModel ?? config.dim, findings);
   }
   await checkIndex(directory, findings);
-  if (tokenizer !== null) await checkTokenizer(directory, tokenizer, config, stated, findings);
+  if (tokenizer !== null) {
+    const file = path.join(directory, "tokenizer.json");
+    checkTokenizer({ model: directory, tokenizer: file }, tokenizer, config, findings);
+    if (stated === "ar") await checkPadding(path.join(directory, "tokenizer_config.json"), findings);
+  }
   return { role: stated, config, sidecar };
 }
 
-function checkAgainstConfig(
-  directory: string,
+/** Width and number of blocks against what the sidecar says. */
+export function checkAgainstConfig(
+  places: { readonly model: string; readonly sidecar: string },
   config: DecoderConfig,
   sidecar: ModelSidecar | null,
   findings: Findings,
@@ -105,7 +111,7 @@ function checkAgainstConfig(
   if (sidecar.dModel !== config.dim) {
     findings.add("error", {
       code: "contract.width",
-      subject: `${path.join(directory, SIDECAR)}: d_model`,
+      subject: `${places.sidecar}: d_model`,
       found: String(sidecar.dModel),
       wanted: `${config.dim}, hidden_size in config.json`,
       next: "The sidecar and the weights must be of the same checkpoint.",
@@ -117,7 +123,7 @@ function checkAgainstConfig(
     const trap = config.layers === layer;
     findings.add("error", {
       code: trap ? "check.k-blocks" : "contract.layer",
-      subject: `${directory}: number of blocks`,
+      subject: `${places.model}: number of blocks`,
       found: trap
         ? `K = ${layer} blocks: the output of block ${layer}, which is to be reconstructed, is never computed`
         : `${config.layers} blocks`,
@@ -130,7 +136,7 @@ function checkAgainstConfig(
   if (sidecar.role !== "ar" && layer >= config.layers) {
     findings.add("error", {
       code: "contract.layer",
-      subject: `${directory}: layer`,
+      subject: `${places.model}: layer`,
       found: `layer ${layer} of a model of ${config.layers} blocks`,
       wanted: `a layer from 0 to ${config.layers - 1}`,
       next: "The sidecar is of another model.",
@@ -161,9 +167,11 @@ async function checkWeights(
         next: "config.json and the weights must be of the same model.",
       });
     }
+    await findings.of(() => checkDummies(config, weights, parts));
     for (const [name, { dtype }] of weights.entries) {
       const bare = name.startsWith(prefix) ? name.slice(prefix.length) : null;
       if (bare === null) continue; // another tower's
+      if (isDummy(bare, parts)) continue;
       const known = wanted.has(bare) || IGNORED.test(bare) || (config.tied && bare === HEAD);
       if (!known) {
         findings.add("error", {
@@ -272,17 +280,17 @@ async function checkIndex(directory: string, findings: Findings): Promise<void> 
   }
 }
 
-async function checkTokenizer(
-  directory: string,
+/** Its size against the embedding's rows, and BOS. */
+export function checkTokenizer(
+  places: { readonly model: string; readonly tokenizer: string },
   tokenizer: Tokenizer,
   config: DecoderConfig | null,
-  role: CheckedCheckpoint["role"],
   findings: Findings,
-): Promise<void> {
+): void {
   if (config !== null && tokenizer.size > config.vocabulary) {
     findings.add("error", {
       code: "contract.vocabulary",
-      subject: directory,
+      subject: places.model,
       found: `a tokenizer of ${tokenizer.size} ids`,
       wanted: `at most ${config.vocabulary}, the rows of the model's embedding`,
       next: "Use the tokenizer that belongs to the model.",
@@ -293,13 +301,12 @@ async function checkTokenizer(
   if (needsBos && tokenizer.encode("a", { addSpecialTokens: true })[0] !== tokenizer.bosId) {
     findings.add("error", {
       code: "check.bos",
-      subject: path.join(directory, "tokenizer.json"),
+      subject: places.tokenizer,
       found: `a text that begins with token ${tokenizer.encode("a", { addSpecialTokens: true })[0]}`,
       wanted: `BOS (${tokenizer.bosId}) first, as ${config.family} models are trained`,
       next: "Take the post-processor of the base model's tokenizer.json; the reconstructor's fidelity falls by half without BOS.",
     });
   }
-  if (role === "ar") await checkPadding(path.join(directory, "tokenizer_config.json"), findings);
 }
 
 async function checkPadding(file: string, findings: Findings): Promise<void> {

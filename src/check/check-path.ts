@@ -4,6 +4,7 @@ import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { removeStaleTemporaries } from "../data/files.js";
 import { NlaError } from "../error.js";
+import { isGguf } from "../model/index.js";
 import { PAIR_FOLDERS } from "../nla/read.js";
 import { loadTokenizer } from "../text/tokenizer.js";
 import type { Tokenizer } from "../text/tokenizer.js";
@@ -12,12 +13,13 @@ import { checkCheckpoint, exists } from "./check-checkpoint.js";
 import type { CheckedCheckpoint } from "./check-checkpoint.js";
 import { checkDataset } from "./check-dataset.js";
 import type { CheckedDataset } from "./check-dataset.js";
+import { checkGguf } from "./check-gguf.js";
 import { checkSidecar } from "./check-sidecar.js";
 import { Findings } from "./finding.js";
 import type { Finding } from "./finding.js";
 
 /** What a path was taken for. */
-export type PathKind = "sidecar" | "dataset" | "checkpoint" | "data folder" | "run folder";
+export type PathKind = "sidecar" | "dataset" | "checkpoint" | "GGUF file" | "data folder" | "run folder";
 
 /** The result of a check. */
 export interface Checked {
@@ -50,6 +52,9 @@ export async function checkPath(target: string, options: CheckOptions = {}): Pro
   } else if (kind === "dataset") {
     checked.push(target);
     await checkDataset(target, findings, tokenizer);
+  } else if (kind === "GGUF file") {
+    checked.push(target);
+    await checkGguf(target, findings);
   } else if (kind === "checkpoint") {
     checked.push(target);
     await checkCheckpoint(target, findings);
@@ -68,6 +73,7 @@ async function kindOf(target: string): Promise<PathKind> {
   if (found?.isFile()) {
     if (/\.ya?ml$/.test(target)) return "sidecar";
     if (target.endsWith(".parquet")) return "dataset";
+    if (isGguf(target)) return "GGUF file";
   }
   if (found?.isDirectory()) {
     const has = (name: string) => exists(path.join(target, name));
@@ -81,7 +87,7 @@ async function kindOf(target: string): Promise<PathKind> {
     subject: target,
     found: found === null ? "nothing" : found.isDirectory() ? "a folder without any of them" : "another file",
     wanted:
-      "a sidecar (.yaml), a .parquet file, a checkpoint (config.json), a run folder, or a folder of .parquet files",
+      "a sidecar (.yaml), a .parquet file, a checkpoint (config.json), a .gguf file, a run folder, or a folder of .parquet files",
     next: "Check the path.",
   });
 }

@@ -36,7 +36,7 @@ describe.each(["train", "decode", "extract"])("%s", (what) => {
     expect(report["peak_rss_bytes"]).toBeGreaterThan(10_000_000);
     expect(report["graph_build_share"]).toBeGreaterThan(0);
     expect(report["graph_build_share"]).toBeLessThan(1);
-    expect(Object.keys(report)).toHaveLength(15);
+    expect(Object.keys(report)).toHaveLength(16);
     if (what === "decode") expect(report["gflops_per_second"]).toBeNull();
     else {
       expect(report["share_of_peak"]).toBeGreaterThan(0);
@@ -46,6 +46,16 @@ describe.each(["train", "decode", "extract"])("%s", (what) => {
       );
     }
     expect(report["profile"]).toBeNull();
+  });
+
+  test("quantized, but not for training", async () => {
+    // Rows of 32 for blocks of 32.
+    const wide = SMALL.replace("--dim 16", "--dim 32").replace("--ffn 24", "--ffn 64").split(" ");
+    const { code, out } = await nla(what, ...wide, "--quantize", "q8_0", "--json");
+    if (what === "train") return expect(code).toBe(2);
+    expect(code).toBe(0);
+    expect(JSON.parse(out)).toMatchObject({ holding: "q8_0" });
+    expect((await nla(what, ...wide, "--quantize", "q4_k_m")).out).toMatch(/matrices +q4_k_m/);
   });
 
   test.each(["on", "off"])("profiled, kernels %s", async (kernels) => {

@@ -1,10 +1,11 @@
 // `nla bench train|decode|extract`: how fast this machine does each with a model of random weights. The work is in
 // model/bench.ts; here are flags, their meaning and the page.
-import { benchDecode, benchExtract, benchTrain } from "../model/index.js";
+import { benchDecode, benchExtract, benchTrain, HOLDINGS } from "../model/index.js";
 import type { BenchOptions, BenchProfile, BenchReport, ProfileLine } from "../model/index.js";
 import { Device } from "../tensor/index.js";
 import { peakSpeed } from "./kernels.js";
 import { wholeNumber } from "./program.js";
+import { parseHolding } from "./quantize.js";
 import type { CommandEntry, CommandOption } from "./program.js";
 import { table } from "./table.js";
 
@@ -43,6 +44,12 @@ const LORA: (typeof SIZES)[number] = [
   "none: all is trained",
 ];
 
+const QUANTIZE: CommandOption = {
+  flags: "--quantize <type>",
+  description: `hold the matrices as ${HOLDINGS.join(", ")} (default: f32)`,
+  parse: parseHolding,
+};
+
 function optionsOf(what: What): CommandOption[] {
   return [
     ...[...SIZES, ...(what === "train" ? [LORA] : [])].map(([flag, , description, value]) => ({
@@ -62,6 +69,7 @@ function optionsOf(what: What): CommandOption[] {
       default: "on",
       choices: ["on", "off"],
     },
+    ...(what === "train" ? [] : [QUANTIZE]),
     { flags: "--profile", description: "time each op and what is not compute, too, in three more steps" },
     { flags: "--threads <n>", description: "CPU threads (default: all)", parse: wholeNumber("--threads", 1) },
   ];
@@ -71,6 +79,7 @@ function optionsOf(what: What): CommandOption[] {
 function benchOptions(options: Readonly<Record<string, unknown>>): BenchOptions {
   const chosen: Record<string, unknown> = {
     compute: options["compute"],
+    ...(options["quantize"] === undefined ? {} : { holding: options["quantize"] }),
     profile: options["profile"] === true,
   };
   for (const [flag, name] of [...SIZES, LORA]) {
@@ -105,6 +114,7 @@ export function renderBench(report: BenchPage): string {
     ["parameters", number(report.params)],
     ...(report.trained_params === undefined ? [] : [["trained", number(report.trained_params)]]),
     ["device", `${report.device}, ${report.threads} threads, ${report.compute}`],
+    ...(report.holding === "f32" ? [] : [["matrices", report.holding]]),
     ["kernels", report.kernels ?? "ggml's"],
     ["seconds (median)", number(report.seconds, 3)],
     ["tokens per second", number(report.tokens_per_second)],

@@ -4,6 +4,7 @@ import { describeEngine } from "../engine/index.js";
 import { benchCommand } from "./bench.js";
 import { checkCommand } from "./check.js";
 import { conformanceCommand } from "./conformance.js";
+import { convertCommand } from "./convert.js";
 import { dataCommand } from "./data.js";
 import { doctorCommand } from "./doctor.js";
 import { evalCommand } from "./eval.js";
@@ -35,6 +36,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   probeCommand,
   forwardCommand,
   conformanceCommand,
+  convertCommand,
   serveCommand({ version }),
   pushCommand,
   benchCommand(),

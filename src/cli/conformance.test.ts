@@ -3,6 +3,9 @@ import { appendFile, cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { sharedPath } from "../../test/shared.js";
+import { convertToGguf } from "../model/index.js";
+import type { ConformanceReport } from "../model/index.js";
 import { conformanceCommand } from "./conformance.js";
 import { runCli } from "./program.js";
 
@@ -73,6 +76,43 @@ test("--write makes a folder that passes, refuses to replace it, and notices a l
   expect((await nla(directory)).code).toBe(1);
 });
 
+test("a model as GGUF against the values of its folder: the same bounds in the same type, wider ones in q8_0", async () => {
+  const directory = path.join(FIXTURES, "qwen3");
+  const file = path.join(folder, "qwen3.gguf");
+  await convertToGguf(directory, file);
+  const same = await nla(directory, "--model", file, "--json");
+  const report = JSON.parse(same.out) as ConformanceReport;
+  expect(report).toMatchObject({ passed: true, family: "qwen3" });
+  const bounds = new Map(report.checks.map(({ check, bound }) => [check, bound]));
+  expect(bounds.get("hidden states, padded right")).toBe(1e-5);
+  expect(bounds.get("gradients")).toBe(1e-4);
+  expect(bounds.get("greedy tokens")).toBe(0);
+  await convertToGguf(directory, file, { holding: "q8_0" });
+  const small = JSON.parse((await nla(directory, "--model", file, "--json")).out) as ConformanceReport;
+  expect(small.passed).toBe(true);
+  const hidden = small.checks.find(({ check }) => check === "hidden states, padded right");
+  expect(hidden).toMatchObject({ bound: 0.1 });
+  expect(hidden?.error).toBeGreaterThan(1e-3);
+  expect(small.checks.some(({ check }) => check === "gradients")).toBe(false);
+  const held = await nla(directory, "--quantize", "q8_0");
+  expect(held).toMatchObject({ code: 0 });
+  expect(held.out).toMatch(/hidden states, padded right .* 1\.0e-1 +rel L2 +pass/);
+  // Another model's file is no such rounding.
+  const [qwen2, other] = [path.join(FIXTURES, "qwen2"), path.join(folder, "other.gguf")];
+  await convertToGguf(qwen2, other, { holding: "q8_0" });
+  expect((await nla(directory, "--model", other)).code).toBe(1);
+});
+
+const golden = sharedPath("golden/models/gguf-llama");
+test.skipIf(golden === null)("a golden folder of GGUF files: each unpacked, and as stored", async () => {
+  const { code, out } = await nla(golden as string);
+  expect(out).toMatch(/f16 as f32: unpacked matrices +0 +0 +rel L2 +pass/);
+  expect(out).toMatch(/q8_0 as f32: greedy tokens +0 +0 +tokens +pass/);
+  expect(out).toMatch(/q8_0 as stored: logits, padded left +\S+ +5\.0e-2 +rel L2 +pass/);
+  expect(out).toContain("All 22 checks pass.");
+  expect(code).toBe(0);
+});
+
 test("a folder without golden values, or with broken ones, is named", async () => {
   const missing = await nla(path.join(folder, "nowhere"));
   expect(missing.code).toBe(1);
@@ -80,7 +120,7 @@ test("a folder without golden values, or with broken ones, is named", async () =
   const gguf = path.join(folder, "gguf");
   await cp(path.join(FIXTURES, "qwen2", "golden.json"), path.join(gguf, "golden.json"));
   await writeFile(path.join(gguf, "model-f16.gguf"), "GGUF");
-  expect((await nla(gguf)).err).toContain("values of model-f16.gguf");
+  expect((await nla(gguf)).err).toContain("no rounding of f16");
   const directory = path.join(folder, "broken");
   await cp(path.join(FIXTURES, "qwen2"), directory, { recursive: true });
   await appendFile(path.join(directory, "golden.json"), "}");

@@ -1,17 +1,19 @@
 // `nla conformance DIR`: compares what a model computes here with the golden values in a folder, or makes such a folder. Thin:
 // the checks are model/conformance.ts.
-import { conformance, writeGolden } from "../model/index.js";
-import type { Check, ConformanceReport } from "../model/index.js";
+import { conformance, HOLDINGS, writeGolden } from "../model/index.js";
+import type { Check, ConformanceReport, Holding } from "../model/index.js";
 import { deviceFor } from "./device-for.js";
 import { EXIT_CODES } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
+import { parseHolding } from "./quantize.js";
 import { table } from "./table.js";
 
 interface Flags {
   readonly model?: string;
   readonly write?: boolean;
   readonly threads?: number;
+  readonly quantize?: Holding;
 }
 
 function number(value: number): string {
@@ -68,11 +70,17 @@ export const conformanceCommand: CommandEntry = {
   options: [
     {
       flags: "--model <dir>",
-      description: "the model (default: the one in the folder, or that golden.json names)",
+      description:
+        "the model, a folder or .gguf file (default: the one in the folder, or that golden.json names)",
     },
     {
       flags: "--write",
       description: "compute golden values for the model in the folder and write them there",
+    },
+    {
+      flags: "--quantize <type>",
+      description: `hold the matrices as ${HOLDINGS.join(", ")} and allow for it (default: f32)`,
+      parse: parseHolding,
     },
     {
       flags: "--threads <n>",
@@ -83,13 +91,13 @@ export const conformanceCommand: CommandEntry = {
   jsonHelp: "print the checks as JSON",
   action: async ([dir], options, { json, stdout, stderr, signal }) => {
     const directory = dir as string;
-    const { model = null, write = false, threads } = options as Flags;
+    const { model = null, write = false, threads, quantize } = options as Flags;
     using device = await deviceFor([model ?? directory], { threads });
     if (write) {
       await writeGolden(directory, device, { signal });
       stderr.write(`Golden values written into ${directory}; now compared with a second computation.\n`);
     }
-    const report = await conformance(directory, device, { model, signal });
+    const report = await conformance(directory, device, { model, holding: quantize, signal });
     stdout.write(json ? `${JSON.stringify(toJson(report), null, 2)}\n` : renderConformance(report));
     return report.passed ? EXIT_CODES.ok : EXIT_CODES.failed;
   },

@@ -22,7 +22,7 @@ import { shuffleRows } from "../pipeline/shuffle.js";
 import { splitByDocument } from "../pipeline/split.js";
 import { runCommand } from "./data-run.js";
 import { deviceFor } from "./device-for.js";
-import { loadTokenizer } from "../text/tokenizer.js";
+import { loadModelTokenizer } from "../nla/checkpoint-place.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { openProgress } from "../train/progress.js";
 import type { StageProgress } from "../train/progress.js";
@@ -338,7 +338,7 @@ async function contractFor(
   { pair, model, verbalizerTemplate, reconstructorTemplate, format }: BuildFlags,
 ): Promise<{ contract: Contract; tokenizer: Tokenizer }> {
   if (pair !== undefined) {
-    const tokenizer = await loadTokenizer(pair);
+    const tokenizer = await loadModelTokenizer(pair);
     const sidecar = await readModelSidecar(pair);
     return { contract: contractOf(sidecar, await sidecarPathFor(pair), tokenizer, null), tokenizer };
   }
@@ -347,7 +347,7 @@ async function contractFor(
     throw usage("nla data build", "no prompts", wanted, "Name a trained verbalizer, or give both templates.");
   }
   const { extraction } = await readDatasetSidecar(input);
-  const { char, tokenizer } = chooseMarker(await loadTokenizer(targetDirectory(model)));
+  const { char, tokenizer } = chooseMarker(await loadModelTokenizer(targetDirectory(model)));
   const contract = makeContract(
     {
       layer: extraction.layerIndex,

@@ -17,6 +17,9 @@ import { targetOf } from "./target-of.js";
 export interface NlaDoctorSettings {
   readonly nla: string;
   readonly ar?: string;
+  /** Sidecars in the place of those that lie with the two. */
+  readonly contract?: string;
+  readonly arContract?: string;
   readonly model?: string;
   readonly threads?: number;
   readonly signal?: AbortSignal | undefined;
@@ -48,14 +51,15 @@ const TEXTS = [
 
 /** Examines the injection of a pair, or of a verbalizer alone. */
 export async function examineNla(settings: NlaDoctorSettings): Promise<NlaDoctorReport> {
-  const { nla: directory, ar, model, threads, signal } = settings;
+  const { nla: directory, ar, model, threads, signal, contract, arContract } = settings;
   using device = await deviceFor(verbalizerFolders(directory), { threads });
   const whole = existsSync(path.join(directory, PAIR_FOLDERS.verbalizer));
   if (whole || ar !== undefined) {
-    using pair = await loadNla(directory, device, ar === undefined ? {} : { reconstructor: ar });
+    const places = { reconstructor: ar, contract, reconstructorContract: arContract };
+    using pair = await loadNla(directory, device, places);
     return await examine(pair.verbalizer, pair.target);
   }
-  const { model: alone, sidecar } = await loadVerbalizer(directory, device);
+  const { model: alone, sidecar } = await loadVerbalizer(directory, device, { contract });
   using verbalizer = alone;
   return await examine(verbalizer, sidecar.baseCheckpoint);
 

@@ -7,6 +7,7 @@ import os from "node:os";
 import path from "node:path";
 import { messageOf, NlaError } from "../error.js";
 import type { NlaDoctorSettings } from "./doctor-nla.js";
+import { contractOptions } from "./contract-options.js";
 import { EXIT_CODES, UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
@@ -83,6 +84,14 @@ export interface DoctorReport {
 }
 
 /** The only platform on which the tests run. */
+const NLA_ONLY = [
+  ["ar", "ar"],
+  ["contract", "contract"],
+  ["arContract", "ar-contract"],
+  ["model", "model"],
+  ["threads", "threads"],
+] as const;
+
 const TESTED_PLATFORM = "linux-x64";
 
 interface Platform {
@@ -347,6 +356,7 @@ export function doctorCommand(options: Pick<DoctorOptions, "version" | "describe
         flags: "--ar <dir>",
         description: "with --nla: the reconstructor's folder, for a pair that lies apart",
       },
+      ...contractOptions,
       { flags: "--model <dir>", description: "with --nla: the target (default: what the sidecar names)" },
       { flags: "--threads <n>", description: "with --nla: CPU threads", parse: wholeNumber("--threads", 1) },
     ],
@@ -357,11 +367,11 @@ export function doctorCommand(options: Pick<DoctorOptions, "version" | "describe
         stdout.write(json ? `${JSON.stringify(examined, null, 2)}\n` : renderNlaDoctor(examined));
         return examined.ok ? EXIT_CODES.ok : EXIT_CODES.failed;
       }
-      for (const name of ["ar", "model", "threads"]) {
+      for (const [name, flag] of NLA_ONLY) {
         if (chosen[name] === undefined) continue;
         throw new UsageError({
           code: "cli.option",
-          subject: `--${name}`,
+          subject: `--${flag}`,
           found: "no --nla beside it",
           wanted: "--nla DIR, the NLA to examine",
           next: "Add --nla, or leave the option out.",

@@ -17,7 +17,8 @@ import { parsePositions, positionsIn } from "./positions.js";
 import type { PositionChoice } from "./positions.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
-import { quantizeOption } from "./quantize.js";
+import { contractOptions } from "./contract-options.js";
+import { quantizeNlaOption, quantizeOption } from "./quantize.js";
 import { ReadingPage } from "./reading-page.js";
 import { targetOf } from "./target-of.js";
 
@@ -82,9 +83,12 @@ function parseTemperature(text: string): number {
 
 /** What to read a text with, and how. */
 export interface ExplainSettings {
-  /** A run folder, or a verbalizer's folder with `ar`. */
+  /** A run folder, or a verbalizer's folder or GGUF file with `ar`. */
   readonly nla: string;
   readonly ar?: string;
+  /** Sidecars in the place of those that lie with the two. */
+  readonly contract?: string;
+  readonly arContract?: string;
   /** Defaults to the model that the NLA's sidecar names. */
   readonly model?: string;
   /** Defaults to every token. */
@@ -94,6 +98,8 @@ export interface ExplainSettings {
   readonly seed?: number;
   readonly threads?: number;
   readonly quantize?: Holding;
+  /** How the pair's matrices are held. */
+  readonly quantizeNla?: Holding;
   /** Servers that run the verbalizer. Defaults to none: it runs here. */
   readonly server?: readonly string[];
   /** What they speak. Defaults to "sglang". */
@@ -102,33 +108,28 @@ export interface ExplainSettings {
 
 /** The pair, or its reconstructor and a client of the servers that run its verbalizer. */
 async function pairOf(
-  {
-    pair,
-    ar,
-    server,
-    serverKind,
-  }: {
-    readonly pair: string;
-    readonly ar: string | undefined;
-    readonly server: readonly string[];
-    readonly serverKind: RemoteProtocol;
-  },
+  { nla: pair, ar, contract, arContract, quantizeNla, server = [], serverKind = "sglang" }: ExplainSettings,
   device: Device,
   { stderr, env }: Pick<CommandContext, "stderr" | "env">,
 ): Promise<ReadingPair & Disposable> {
-  if (server.length === 0) return loadNla(pair, device, ar === undefined ? {} : { reconstructor: ar });
+  if (server.length === 0) {
+    const places = { reconstructor: ar, contract, reconstructorContract: arContract };
+    return loadNla(pair, device, { ...places, holding: quantizeNla });
+  }
   const apiKey = env["NLA_API_KEY"];
   const servers = new RemoteServers(server, {
     ...(apiKey ? { apiKey } : {}),
     onRetired: (url, reason) => stderr.write(`note: ${url} is not asked any more: ${reason}\n`),
   });
   const whole = ar === undefined;
-  const loaded = await loadReconstructor(whole ? path.join(pair, PAIR_FOLDERS.reconstructor) : ar, device);
+  const place = whole ? path.join(pair, PAIR_FOLDERS.reconstructor) : ar;
+  const loaded = await loadReconstructor(place, device, { holding: quantizeNla, contract: arContract });
   const reconstructor = loaded.model;
   try {
     const { layer } = reconstructor.contract;
     const folder = whole ? path.join(pair, PAIR_FOLDERS.verbalizer) : pair;
-    const verbalizer = await RemoteVerbalizer.load(folder, servers, { layer, protocol: serverKind });
+    const remote = { layer, protocol: serverKind, contract };
+    const verbalizer = await RemoteVerbalizer.load(folder, servers, remote);
     const target = loaded.sidecar.baseCheckpoint;
     return {
       verbalizer,
@@ -146,24 +147,14 @@ async function pairOf(
 /** Reads a text and prints it as it goes, or as JSON at the end. */
 export async function explainText(
   text: string,
-  {
-    nla: pair,
-    ar,
-    model,
-    positions,
-    threads,
-    quantize,
-    temperature = 0,
-    maxNewTokens = 200,
-    seed = 0,
-    server = [],
-    serverKind = "sglang",
-  }: ExplainSettings,
+  settings: ExplainSettings,
   context: Pick<CommandContext, "stdout" | "stderr" | "env" | "json" | "signal">,
 ): Promise<void> {
+  const { nla: pair, model, positions, threads, quantize } = settings;
+  const { temperature = 0, maxNewTokens = 200, seed = 0 } = settings;
   const { stdout, json, signal } = context;
   using device = await deviceFor(verbalizerFolders(pair), { threads });
-  using nla = await pairOf({ pair, ar, server, serverKind }, device, context);
+  using nla = await pairOf(settings, device, context);
   using target = await loadTarget(targetOf(model, nla.target), device, quantize);
   const { length } = target.tokenizer.encode(text, { addSpecialTokens: true });
   const page = json ? null : new ReadingPage(context);
@@ -189,14 +180,15 @@ export const explainCommand: CommandEntry = {
     {
       flags: "--nla <dir>",
       hub: "folder",
-      description: "a run folder, or a verbalizer's folder with --ar",
+      description: "a run folder, or a verbalizer's folder or .gguf file with --ar",
       required: true,
     },
     {
       flags: "--ar <dir>",
       hub: "folder",
-      description: "the reconstructor's folder, for a pair that lies apart",
+      description: "the reconstructor's folder or .gguf file, for a pair that lies apart",
     },
+    ...contractOptions,
     { flags: "--file <file>", description: "read the text from a file" },
     {
       flags: "--model <dir>",
@@ -237,11 +229,16 @@ export const explainCommand: CommandEntry = {
       parse: wholeNumber("--threads", 1),
     },
     quantizeOption,
+    quantizeNlaOption,
   ],
   examples: [
     { command: 'nla explain "Once upon a time" --nla runs/quickstart', does: "every token" },
     { command: 'nla explain "Once upon a time" --nla runs/quickstart --positions -1', does: "the last one" },
     { command: "nla explain --file a.txt --nla av --ar ar --model target", does: "a released pair" },
+    {
+      command: "nla explain --file a.txt --nla av.gguf --ar ar --model target.gguf",
+      does: "quantized files; the sidecar is av.gguf.nla_meta.yaml",
+    },
   ],
   jsonHelp: "{model, layer, tokens: [...]} as docs/json.md says",
   action: async ([argument], options, context) => {

@@ -5,6 +5,7 @@ import { loadTarget, targetDirectory } from "../nla/target.js";
 import { createApp } from "../serve/app.js";
 import { listen } from "../serve/listen.js";
 import { ServedModel } from "../serve/served-model.js";
+import { contractOptions } from "./contract-options.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
@@ -15,6 +16,8 @@ interface ServeFlags {
   readonly model?: string;
   readonly nla?: string;
   readonly ar?: string;
+  readonly contract?: string;
+  readonly arContract?: string;
   readonly host: string;
   readonly port: number;
   readonly apiKey?: string;
@@ -58,6 +61,7 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
       hub: "folder",
       description: "the reconstructor's folder, for a pair that lies apart",
     },
+    ...contractOptions,
     { flags: "--host <name>", description: "address to listen at", default: "127.0.0.1" },
     {
       flags: "--port <n>",
@@ -106,7 +110,11 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
     let nla: Nla | null = null;
     try {
       if (flags.nla !== undefined)
-        nla = await loadNla(flags.nla, device, flags.ar === undefined ? {} : { reconstructor: flags.ar });
+        nla = await loadNla(flags.nla, device, {
+          reconstructor: flags.ar,
+          contract: flags.contract,
+          reconstructorContract: flags.arContract,
+        });
       using target = await loadTarget(targetOf(flags.model, nla?.target ?? null), device);
       const { rows: maxRows, context: maxTokens, queue: maxQueue, compute, maxPositions } = flags;
       const batching = { maxRows, maxTokens, maxQueue, compute };

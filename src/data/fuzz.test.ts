@@ -1,12 +1,12 @@
 // Damaged files by the thousand: a reader refuses with an error of ours, or gives what the bytes say; it never hangs, crashes or gives
 // one tensor's numbers under another's name. The HTTP reader's are in serve/serve.test.ts.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { describeWith, sharedPath } from "../../test/shared.js";
 import { NlaError } from "../error.js";
-import { openSafetensors, writeSafetensors } from "./safetensors.js";
+import { openSafetensors, openWeights, writeSafetensors } from "./safetensors.js";
 import { formatSidecar, parseSidecar } from "./sidecar.js";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "nlakit-fuzz-"));
@@ -99,6 +99,49 @@ describe("safetensors", () => {
             const original = tensors.find((each) => each.name === name);
             if (original && dtype === "F32" && shape.join() === original.shape.join())
               expect(Buffer.compare(bytes, original.data), `input ${i}, tensor ${name}`).toBe(0);
+          }
+        } finally {
+          await weights.close();
+        }
+      } catch (thrown) {
+        if (!(thrown instanceof NlaError)) throw thrown;
+        expect(thrown.code).toMatch(/^safetensors\./);
+        refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(INPUTS / 2);
+    expect(refused).toBeLessThan(INPUTS);
+  }, 60_000);
+});
+
+describe("the index of a sharded model", () => {
+  it(`${INPUTS} damaged ones: refused, or every tensor has its own bytes`, async () => {
+    const here = path.join(scratch, "sharded");
+    mkdirSync(here);
+    const tensors = ["a", "b.weight", "c", "d"].map((name, t) => {
+      const values = Float32Array.from({ length: 4 }, (_, i) => 100 * t + i);
+      return { name, dtype: "F32" as const, shape: [4], data: new Uint8Array(values.buffer) };
+    });
+    const files = [tensors.slice(0, 2), tensors.slice(2)];
+    const map: Record<string, string> = {};
+    for (const [i, part] of files.entries()) {
+      const name = `model-0000${i + 1}-of-00002.safetensors`;
+      await writeSafetensors(path.join(here, name), part);
+      for (const tensor of part) map[tensor.name] = name;
+    }
+    const whole = Buffer.from(JSON.stringify({ metadata: { total_size: 64 }, weight_map: map }, null, 2));
+    const index = path.join(here, "model.safetensors.index.json");
+    const random = randomFrom(3);
+    let refused = 0;
+    for (let i = 0; i < INPUTS; i++) {
+      writeFileSync(index, mutated(whole, whole.length, random));
+      try {
+        const weights = await openWeights(here);
+        try {
+          for (const name of weights.entries.keys()) {
+            const original = tensors.find((each) => each.name === name);
+            expect(original, `input ${i}, tensor ${name}`).toBeDefined();
+            expect(Buffer.compare(await weights.read(name), original!.data)).toBe(0);
           }
         } finally {
           await weights.close();

@@ -18,7 +18,8 @@ export interface GgufTensorToWrite {
   readonly name: string;
   readonly dtype: GgufDtype;
   readonly shape: readonly number[];
-  readonly data: Uint8Array;
+  /** The bytes, or what makes them when their turn comes, so that one tensor at a time is in memory. */
+  readonly data: Uint8Array | (() => Promise<Uint8Array>);
 }
 
 const ALIGNMENT = 32; // what readers assume where the file does not say
@@ -112,19 +113,17 @@ export async function writeGguf(
   const seen = new Set<string>();
   let offset = 0;
   for (const { name, dtype, shape, data } of tensors) {
-    const wanted = ggufBytes(
-      dtype,
-      shape.reduce((a, b) => a * b, 1),
-    );
-    const whole = (shape.at(-1) ?? 0) % GGUF_TYPES[dtype].values === 0;
-    if (data.byteLength !== wanted || !whole) {
+    const bytes = bytesOf(dtype, shape);
+    if ((shape.at(-1) ?? 0) % GGUF_TYPES[dtype].values !== 0 || shape.length === 0) {
+      const wanted = `a multiple of ${GGUF_TYPES[dtype].values}`;
       throw refused(
         path,
         "size",
-        `${data.byteLength} bytes for ${name}`,
-        `${wanted} bytes of ${dtype} [${shape.join(", ")}]`,
+        `rows of ${shape.at(-1) ?? 0} values for ${name}`,
+        `${wanted}, for ${dtype}`,
       );
     }
+    if (typeof data !== "function") checkSize(path, { name, dtype, shape }, data);
     if (seen.has(name)) throw refused(path, "duplicate-name", `the tensor "${name}" twice`, "each name once");
     seen.add(name);
     header.string(name);
@@ -132,14 +131,42 @@ export async function writeGguf(
     for (const extent of [...shape].reverse()) header.u64(extent);
     header.u32(GGUF_TYPES[dtype].id);
     header.u64(offset);
-    offset = Math.ceil((offset + data.byteLength) / ALIGNMENT) * ALIGNMENT;
+    offset = Math.ceil((offset + bytes) / ALIGNMENT) * ALIGNMENT;
   }
   header.pad();
-  const padded = tensors.flatMap(({ data }) => [
-    data,
-    new Uint8Array((ALIGNMENT - (data.byteLength % ALIGNMENT)) % ALIGNMENT),
-  ]);
-  await writeFileAtomic(path, [header.whole(), ...padded]);
+  await writeFileAtomic(path, pieces(path, header.whole(), tensors));
+}
+
+async function* pieces(
+  path: string,
+  header: Uint8Array,
+  tensors: readonly GgufTensorToWrite[],
+): AsyncGenerator<Uint8Array> {
+  yield header;
+  for (const tensor of tensors) {
+    const data = typeof tensor.data === "function" ? await tensor.data() : tensor.data;
+    checkSize(path, tensor, data);
+    yield data;
+    yield new Uint8Array((ALIGNMENT - (data.byteLength % ALIGNMENT)) % ALIGNMENT);
+  }
+}
+
+function bytesOf(dtype: GgufDtype, shape: readonly number[]): number {
+  return ggufBytes(
+    dtype,
+    shape.reduce((a, b) => a * b, 1),
+  );
+}
+
+function checkSize(
+  path: string,
+  { name, dtype, shape }: Pick<GgufTensorToWrite, "name" | "dtype" | "shape">,
+  { byteLength }: Uint8Array,
+): void {
+  const wanted = bytesOf(dtype, shape);
+  if (byteLength === wanted) return;
+  const room = `${wanted} bytes of ${dtype} [${shape.join(", ")}]`;
+  throw refused(path, "size", `${byteLength} bytes for ${name}`, room);
 }
 
 function refused(path: string, what: string, found: string, wanted: string): NlaError {

@@ -333,8 +333,11 @@ function tensorInfo(reader: Reader, alignment: number): GgufTensor {
   if ((shape.at(-1) as number) % values !== 0) {
     throw error(subject, "shape", `rows of ${shape.at(-1)} in ${dtype}`, `rows of a multiple of ${values}`);
   }
-  if (offset % BigInt(alignment) !== 0n || offset > BigInt(reader.size)) {
-    throw error(subject, "offsets", `offset ${offset}`, `a multiple of ${alignment} within the file`);
+  if (offset % BigInt(alignment) !== 0n) {
+    throw error(subject, "offsets", `offset ${offset}`, `a multiple of ${alignment}`);
+  }
+  if (offset > BigInt(reader.size)) {
+    throw error(subject, "truncated", `${reader.size} bytes`, `over ${offset}, where the tensor begins`);
   }
   return { name, dtype, shape, begin: Number(offset), byteLength: ggufBytes(dtype, Number(size)) };
 }

@@ -23,7 +23,9 @@ const COMMIT = /^[0-9a-f]{40}$/;
 /** The parts of a hub name; null for what is none, or is a path that is there. */
 export function parseHubName(text: string): HubName | null {
   const match = NAME.exec(text);
-  if (match === null || text.includes("..") || existsSync(text)) return null;
+  // A file that is not there is no reason to ask the network for it.
+  const isFile = text.toLowerCase().endsWith(".gguf");
+  if (match === null || isFile || text.includes("..") || existsSync(text)) return null;
   return { repo: match[1] as string, revision: match[2] ?? "main" };
 }
 

@@ -137,7 +137,11 @@ export async function readDatasetSidecar(file: string): Promise<DatasetSidecar> 
 
 /** Reads the sidecar of the checkpoint folder `directory`. @throws NlaError as {@link readSidecarFile}, and `sidecar.kind`. */
 export async function readModelSidecar(directory: string): Promise<ModelSidecar> {
-  const at = await sidecarPathFor(directory);
+  return readModelSidecarFile(await sidecarPathFor(directory));
+}
+
+/** Reads the sidecar file `at`, which must be a model's. @throws NlaError as {@link readModelSidecar}. */
+export async function readModelSidecarFile(at: string): Promise<ModelSidecar> {
   const sidecar = await readSidecarFile(at);
   if (sidecar.kind === "nla_model") return sidecar;
   throw fieldError(`${at}: kind`, "kind", `"${sidecar.kind}"`, '"nla_model"');

@@ -3,7 +3,7 @@ export { Device, listDevices } from "./device.js";
 export type { DeviceInfo, DeviceKind, DeviceOptions } from "./device.js";
 export { BLOCKS, BYTES, GGML_TYPE, isBlockDtype } from "./dtype.js";
 export type { BlockDtype, Dtype } from "./dtype.js";
-export { mapFile } from "./mapping.js";
+export { fileChanged, mapFile } from "./mapping.js";
 export type { FileMapping } from "./mapping.js";
 export { quantizeRows } from "./quantize.js";
 export type { OpName, Pointer as Handle } from "./ggml.js";

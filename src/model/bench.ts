@@ -13,7 +13,11 @@ import { generate } from "./generate.js";
 import { declareBatch } from "./graph-inputs.js";
 import { Lora } from "./lora.js";
 import { median } from "./median.js";
+import { parameterShapes } from "./parameters.js";
+import { converted } from "./placing.js";
 import { headOf, run } from "./run.js";
+import { heldAs } from "./storage.js";
+import type { Holding } from "./storage.js";
 import { uniformAt } from "./sampling.js";
 
 export { median } from "./median.js"; // for bench/*.mjs
@@ -35,6 +39,8 @@ export interface BenchOptions {
   readonly newTokens?: number;
   /** Type of matrix products. Defaults to `"f32"`. */
   readonly compute?: "f32" | "bf16";
+  /** How matrices are held, for decoding and extracting; what is not f32 cannot be trained. Defaults to `"f32"`. */
+  readonly holding?: Holding;
   /** Rank of an adapter on every linear map, which alone is trained; for training. Defaults to none. */
   readonly lora?: number;
   /** Timed steps, after one that is not. Defaults to 5. */
@@ -52,6 +58,8 @@ export interface BenchReport {
   readonly trained_params?: number;
   readonly threads: number;
   readonly compute: "f32" | "bf16";
+  /** How matrices were held. */
+  readonly holding: Holding;
   readonly device: string;
   /** Instruction set of nlakit's kernels; null where ggml's are used. */
   readonly kernels: string | null;
@@ -207,7 +215,10 @@ function forwardOperations(model: Decoder, tokens: number, length: number, head:
   return tokens * (2 * weights + layers * 2 * (length + 1) * dim);
 }
 
-async function measure(bench: BenchCase, { steps = 5, profile = false }: BenchOptions): Promise<BenchReport> {
+async function measure(
+  bench: BenchCase,
+  { steps = 5, profile = false, holding = "f32" }: BenchOptions,
+): Promise<BenchReport> {
   using timed = bench;
   if (!Number.isInteger(steps) || steps < 1) {
     throw new NlaError({
@@ -242,6 +253,7 @@ async function measure(bench: BenchCase, { steps = 5, profile = false }: BenchOp
     ...(timed.model.lora ? { trained_params: timed.model.lora.parameterCount } : {}),
     threads: timed.model.device.threads,
     compute: timed.compute,
+    holding,
     device: `${timed.model.device.info.name}: ${timed.model.device.info.description}`,
     kernels: timed.model.device.kernels?.level ?? null,
     seconds: middle,
@@ -279,6 +291,7 @@ export function watchEventLoop(): { readonly stop: () => void; readonly longest:
 
 function benchModel(device: Device, contextLength: number, options: BenchOptions): Decoder {
   const { dim = 288, layers = 6, heads = 6, kvHeads = heads, ffn = 768, vocabulary = 4096 } = options;
+  const { holding = "f32" } = options;
   const json = {
     model_type: "llama",
     hidden_size: dim,
@@ -291,7 +304,19 @@ function benchModel(device: Device, contextLength: number, options: BenchOptions
     rms_norm_eps: 1e-5,
     tie_word_embeddings: true,
   };
-  return new Decoder(device, parseConfig(json, "bench"), randomParameters(1, 0.02));
+  const config = parseConfig(json, "bench");
+  const random = randomParameters(1, 0.02);
+  if (holding === "f32" || holding === "stored") return new Decoder(device, config, random);
+  const specs = new Map(
+    [...parameterShapes(config)].map(([name, shape]) => {
+      const dtype = heldAs(holding, name, shape, config, "f32");
+      return [name, { shape, dtype, parameter: false }] as const;
+    }),
+  );
+  const model = new Decoder(device, config, null, {}, { specs, mappings: [] });
+  for (const [name, { shape, dtype }] of specs)
+    model.get(name).write(converted(random(name, shape), dtype, shape));
+  return model;
 }
 
 function someSequences(count: number, length: number, vocabulary: number): number[][] {

@@ -12,7 +12,7 @@ import { loadConfig } from "./config.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { Decoder } from "./decoder.js";
 import { adapterBase, hasAdapter, loadLora, saveLora } from "./lora-files.js";
-import { EMBEDDING, HEAD, parameterShapes } from "./parameters.js";
+import { EMBEDDING, FINAL_NORM, HEAD, parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
 import { placeDecoder } from "./placing.js";
 import type { Holding } from "./storage.js";
@@ -62,9 +62,7 @@ async function loadPlain(
   parts: Parts,
   holding: Holding,
 ): Promise<Decoder> {
-  const source = isGguf(directory)
-    ? await openGgufWeights(directory, parts)
-    : await openFolder(directory, parts);
+  const source = await openModelWeights(directory, parts);
   try {
     return await placeDecoder(source, device, parts, holding);
   } finally {
@@ -72,11 +70,21 @@ async function loadPlain(
   }
 }
 
+/**
+ * Opens a folder's or a GGUF file's weights without loading them. Close them.
+ *
+ * @throws NlaError as {@link loadDecoder}, without those about memory and values
+ */
+export async function openModelWeights(directory: string, parts: Parts = {}): Promise<WeightSource> {
+  return isGguf(directory) ? await openGgufWeights(directory, parts) : await openFolder(directory, parts);
+}
+
 async function openFolder(directory: string, parts: Parts): Promise<WeightSource> {
   const config = await loadConfig(directory);
   const weights = await openWeights(directory);
   try {
     checkShapes(config, weights, parts);
+    await checkDummies(config, weights, parts);
     const entry = (name: string) => entryOf(weights, config.weightPrefix + name);
     const read = async (name: string) => {
       const values = await weights.readF32(config.weightPrefix + name);
@@ -122,6 +130,7 @@ function checkShapes(config: DecoderConfig, weights: ModelWeights, parts: Parts)
   const extra = [...weights.entries.keys()].filter((name) => {
     if (!name.startsWith(prefix)) return false; // another tower's
     const bare = name.slice(prefix.length);
+    if (isDummy(bare, parts)) return false;
     return !wanted.has(bare) && !IGNORED.test(bare) && !(config.tied && bare === HEAD);
   });
   if (extra.length > 0) {
@@ -131,6 +140,41 @@ function checkShapes(config: DecoderConfig, weights: ModelWeights, parts: Parts)
       found: `${extra.length} tensors that config.json does not account for, ${extra[0]} first`,
       wanted: `exactly the ${wanted.size} tensors of a ${config.family} of ${config.layers} blocks`,
       next: "config.json and the weights must be of the same model.",
+    });
+  }
+}
+
+/** What a reconstructor has not, and exports for programs that want it whole have nevertheless. */
+export function isDummy(name: string, { finalNorm = true, head = true }: Parts): boolean {
+  return (!finalNorm && name === FINAL_NORM) || (!head && name === HEAD);
+}
+
+/**
+ * A reconstructor's export in the megatron-compatible layout has a last norm of ones and the identity for a head: not read, since a norm of
+ * ones still normalises. Any other such tensor says that the checkpoint is no reconstructor.
+ *
+ * @throws NlaError `model.weights`
+ */
+export async function checkDummies(
+  config: DecoderConfig,
+  weights: ModelWeights,
+  parts: Parts,
+): Promise<void> {
+  const { dim, weightPrefix } = config;
+  for (const bare of [FINAL_NORM, HEAD]) {
+    const entry = weights.entries.get(weightPrefix + bare);
+    if (!entry || !isDummy(bare, parts)) continue;
+    const shape = bare === HEAD ? [dim, dim] : [dim];
+    const fits = formatShape(entry.shape) === formatShape(shape);
+    const values = fits ? await weights.readF32(weightPrefix + bare) : null;
+    const expected = (i: number) => (bare === FINAL_NORM || i % (dim + 1) === 0 ? 1 : 0);
+    if (values?.every((value, i) => value === expected(i))) continue;
+    throw new NlaError({
+      code: "model.weights",
+      subject: `${weights.path}, tensor ${weightPrefix}${bare}`,
+      found: fits ? "trained values" : `the shape ${formatShape(entry.shape)}`,
+      wanted: `no such tensor in a reconstructor, or the dummy of other exports: ${bare === HEAD ? "the identity" : "ones"} ${formatShape(shape)}`,
+      next: "The folder holds a whole model: a reconstructor is cut after block K, without last norm and head.",
     });
   }
 }

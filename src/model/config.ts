@@ -25,7 +25,9 @@ export async function loadConfig(directory: string): Promise<DecoderConfig> {
       subject: file,
       found: messageOf(cause),
       wanted: "the config.json of a model in Hugging Face layout",
-      next: "Name the folder that holds config.json and the weights.",
+      next: directory.toLowerCase().endsWith(".gguf")
+        ? "A GGUF file can be read and can explain; what trains starts from the model's folder. Name that."
+        : "Name the folder that holds config.json and the weights.",
       cause,
     });
   }

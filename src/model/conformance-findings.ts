@@ -21,16 +21,27 @@ export interface Check {
 
 /** Collects errors under the name of a check, and judges the largest. */
 export class Findings {
-  readonly checks: Check[] = [];
-  readonly absent: string[] = [];
+  checks: Check[] = [];
+  absent: string[] = [];
   readonly #onCheck: (check: Check) => void;
+  #prefix = "";
 
   constructor(onCheck: (check: Check) => void) {
     this.#onCheck = onCheck;
   }
 
+  /** The same list, with names that begin with what was checked. */
+  under(subject: string): Findings {
+    const part = new Findings(this.#onCheck);
+    part.#prefix = `${subject}: `;
+    part.checks = this.checks;
+    part.absent = this.absent;
+    return part;
+  }
+
   /** @param errors by the name of what was compared; an empty list means that the folder has no such values */
-  add(check: string, measure: Measure, bound: number, errors: readonly (readonly [string, number])[]): void {
+  add(name: string, measure: Measure, bound: number, errors: readonly (readonly [string, number])[]): void {
+    const check = `${this.#prefix}${name}`;
     const [first] = errors;
     if (!first) {
       this.absent.push(check);
@@ -49,6 +60,8 @@ export interface Subject {
   readonly device: Device;
   readonly model: Decoder;
   readonly golden: GoldenFolder;
+  /** How far states and logits may be off, where that is not what f32 allows. */
+  readonly bound?: number;
   readonly signal: AbortSignal | undefined;
 }
 

@@ -24,6 +24,9 @@ export function architectureOf(family: string): string | null {
 /** Factors of Llama 3's rope, a tensor instead of settings. */
 export const ROPE_FACTORS = "rope_freqs.weight";
 
+/** A reconstructor's value head, [dim, dim]. llama.cpp has no such tensor, and no such model. */
+export const VALUE_HEAD_TENSOR = "value_head.weight";
+
 // Keys of an architecture that are read, or whose one known value changes nothing. Any other could change the mathematics.
 // prettier-ignore
 const KNOWN = new Set([
@@ -48,7 +51,7 @@ export function ggufConfig(file: GgufFile): DecoderConfig {
       subject: file.path,
       found: `general.architecture ${JSON.stringify(architecture) ?? "nothing"}`,
       wanted: `one of ${Object.keys(MODEL_TYPES).join(", ")}`,
-      next: "Other architectures cannot be computed yet; docs/method.md says how a family is added.",
+      next: "Other architectures cannot be computed yet; docs/models.md says how a family is added.",
     });
   }
   const read = new Keys(file, architecture as string);

@@ -22,6 +22,8 @@ const settings = z.object({
   clip_grad_norm: z.number().positive(),
 });
 
+const continuations = z.array(z.object({ prompt: ids, tokens: ids }));
+
 /** What of golden.json is used. An adapter's may leave out the inputs, which are then those of its base. */
 const goldenJson = z.object({
   model: z.string().optional(),
@@ -31,13 +33,15 @@ const goldenJson = z.object({
   loss: z.number().optional(),
   grad_norm: z.number().optional(),
   adamw: settings.optional(),
-  generation: z.array(z.object({ prompt: ids, tokens: ids })).optional(),
+  generation: z.union([continuations, z.record(z.string(), z.union([continuations, z.number()]))]).optional(),
+  rounding: z.record(z.string(), z.union([z.number().positive(), z.string()])).optional(),
   inject: z.object({ position: z.int().min(0), sequence: z.int().min(0) }).optional(),
   truncated: z.object({ block: z.int().min(0), sequence: z.int().min(0) }).optional(),
 });
 
 /** The values of golden.json. */
-export type GoldenValues = z.output<typeof goldenJson> & {
+export type GoldenValues = Omit<z.output<typeof goldenJson>, "generation"> & {
+  readonly generation: z.output<typeof continuations> | undefined;
   readonly sequences: readonly (readonly number[])[];
 };
 
@@ -59,15 +63,14 @@ export interface GoldenFolder {
  *
  * @param model the folder of the model. Defaults to the folder itself where it holds a config or adapter, else to the one that
  *   golden.json names
+ * @param type of the file whose values are meant, in a folder of GGUF files
  * @throws NlaError `model.golden` where golden.json is not of that format, and those of the safetensors reader
  */
 export async function openGoldenFolder(
   directory: string,
   model: string | null = null,
+  type: string | null = null,
 ): Promise<GoldenFolder> {
-  const gguf = (await readdir(directory)).find((name) => name.endsWith(".gguf"));
-  if (gguf !== undefined)
-    throw goldenError(directory, `values of ${gguf}`, "those of a model in safetensors files");
   const own = await readValues(directory);
   const base = own.base === undefined ? null : path.resolve(directory, own.base);
   const inputs = own.sequences ? own : base === null ? null : await readValues(base);
@@ -79,15 +82,68 @@ export async function openGoldenFolder(
     return {
       directory,
       model: model ?? (await modelOf(directory, own)),
-      values: { ...own, sequences: inputs.sequences, targets: own.targets ?? inputs.targets },
-      names: new Set(file.entries.keys()),
-      tensor: (name) => (files.find(({ entries }) => entries.has(name)) ?? file).readF32(name),
+      values: {
+        ...own,
+        generation: generationOf(own, type),
+        sequences: inputs.sequences,
+        targets: own.targets ?? inputs.targets,
+      },
+      names: namesOf(file, type),
+      tensor: (bare) => {
+        const name = type === null ? bare : `${type}.${bare}`;
+        return (files.find(({ entries }) => entries.has(name)) ?? file).readF32(name);
+      },
       close: async () => void (await Promise.all(files.map((each) => each.close()))),
     };
   } catch (thrown) {
     await Promise.all(files.map((each) => each.close()));
     throw thrown;
   }
+}
+
+function namesOf({ entries }: WeightsFile, type: string | null): Set<string> {
+  if (type === null) return new Set(entries.keys());
+  const prefix = `${type}.`;
+  const names = [...entries.keys()].filter((name) => name.startsWith(prefix));
+  return new Set(names.map((name) => name.slice(prefix.length)));
+}
+
+function generationOf(
+  { generation }: z.output<typeof goldenJson>,
+  type: string | null,
+): z.output<typeof continuations> | undefined {
+  if (generation === undefined || Array.isArray(generation)) return generation;
+  const own = type === null ? undefined : generation[type];
+  return typeof own === "number" ? undefined : own; // numbers there say how far other readers are
+}
+
+/** One GGUF file of a golden folder. */
+export interface GgufValues {
+  readonly file: string;
+  /** Under which its values stand: `model-q8_0.gguf` has `q8_0`. */
+  readonly type: string;
+  /** How far rounding the matrices moved the logits, relative L2: as far may products of rounded activations be off. */
+  readonly rounding: number;
+}
+
+/** The GGUF files of a folder, by name. @throws NlaError `model.golden` where one has no values */
+export async function ggufFilesOf(directory: string): Promise<GgufValues[]> {
+  const names = await readdir(directory).catch((thrown: unknown) => {
+    throw goldenError(directory, messageOf(thrown), "a folder with golden values", thrown);
+  });
+  const files = names.filter((name) => name.endsWith(".gguf")).sort();
+  if (files.length === 0) return [];
+  const { rounding = {} } = await readValues(directory);
+  return files.map((name) => {
+    const type = /^model-(.+)\.gguf$/.exec(name)?.[1] ?? "";
+    const moved = rounding[type];
+    if (typeof moved === "number") return { file: path.join(directory, name), type, rounding: moved };
+    throw goldenError(
+      directory,
+      `no rounding of ${type || name}`,
+      "for each model-TYPE.gguf what rounding to TYPE does",
+    );
+  });
 }
 
 async function readValues(directory: string): Promise<z.output<typeof goldenJson>> {

@@ -6,7 +6,16 @@ export type { BatcherLoad, BatcherOptions, BatchRequest, BatchResult } from "./b
 export { benchDecode, benchExtract, benchTrain } from "./bench.js";
 export type { BenchOptions, BenchReport } from "./bench.js";
 export type { BenchProfile, ProfileLine } from "./bench-profile.js";
-export { copyModelFolder, loadDecoder, saveDecoder, saveDecoderLike, storedTensor } from "./checkpoint.js";
+export {
+  checkDummies,
+  copyModelFolder,
+  isDummy,
+  loadDecoder,
+  openModelWeights,
+  saveDecoder,
+  saveDecoderLike,
+  storedTensor,
+} from "./checkpoint.js";
 export type { SaveOptions } from "./checkpoint.js";
 export { conformance } from "./conformance.js";
 export type { ConformanceReport } from "./conformance.js";
@@ -26,10 +35,12 @@ export type { DeclaredBatch } from "./graph-inputs.js";
 export { Lora, LORA_TARGETS } from "./lora.js";
 export type { LoraSettings } from "./lora.js";
 export { loadLora, saveLora } from "./lora-files.js";
-export { saveGguf } from "./gguf-save.js";
+export { checkStored } from "./finite.js";
+export { convertToGguf, saveGguf } from "./gguf-save.js";
+export type { GgufOptions } from "./gguf-save.js";
 export { HOLDINGS } from "./storage.js";
 export type { Holding } from "./storage.js";
-export { isGguf } from "./weight-source.js";
+export { isGguf, loadGgufConfig, readGgufValueHead } from "./weight-source.js";
 export { EMBEDDING, FINAL_NORM, HEAD, parameterCount, parameterShapes } from "./parameters.js";
 export type { Parts } from "./parameters.js";
 export { checkLayer, headOf, injectionValues, lastRows, run } from "./run.js";

@@ -1,9 +1,9 @@
 // Bringing weights from disk to a device, one parameter at a time: mapped, copied as stored, or converted.
-import { NlaError } from "../error.js";
 import { f32ToBf16, f32ToF16 } from "../data/floats.js";
 import { canMap, extentOf, isBlockDtype, mapFile, quantizeRows } from "../tensor/index.js";
 import type { Device, Dtype, FileMapping, HostArray, Shape, TensorSpec } from "../tensor/index.js";
 import { Decoder } from "./decoder.js";
+import { checkFinite, checkStored, checkStoredAt } from "./finite.js";
 import { parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
 import { bytesHeld, heldAs, requireMemory } from "./storage.js";
@@ -49,8 +49,9 @@ export async function placeDecoder(
   const model = new Decoder(device, config, null, parts, { specs, mappings: kept });
   try {
     for (const [name, { shape, dtype, mapped }] of specs) {
-      if (mapped) continue;
-      model.get(name).write(await valuesOf(source, name, shape, dtype));
+      const { place } = source.stored(name);
+      if (!mapped) model.get(name).write(await valuesOf(source, name, shape, dtype));
+      else if (place) await checkStoredAt(place, name, dtype, bytesHeld([{ shape, dtype }]));
     }
     return model;
   } catch (thrown) {
@@ -74,26 +75,19 @@ function mappedAt(
 async function valuesOf(source: WeightSource, name: string, shape: Shape, dtype: Dtype): Promise<HostArray> {
   if (dtype !== "f32" && source.stored(name).dtype === dtype) {
     const bytes = await source.bytes(name);
+    checkStored(source.path, name, dtype, bytes);
     return isBlockDtype(dtype)
       ? bytes
       : new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
   }
   const values = await source.f32(name);
   checkFinite(source.path, name, values);
+  return converted(values, dtype, shape);
+}
+
+/** Finite f32 values in the type of a matrix. */
+export function converted(values: Float32Array, dtype: Dtype, shape: Shape): HostArray {
   if (dtype === "f16") return f32ToF16(values);
   if (dtype === "bf16") return f32ToBf16(values);
   return isBlockDtype(dtype) ? quantizeRows(dtype, values, shape.at(-1) as number) : values;
-}
-
-function checkFinite(file: string, name: string, values: Float32Array): void {
-  for (let i = 0; i < values.length; i++) {
-    if (Number.isFinite(values[i])) continue;
-    throw new NlaError({
-      code: "model.not-finite",
-      subject: `${file}, tensor ${name}, element ${i}`,
-      found: String(values[i]),
-      wanted: "finite weights",
-      next: "Fetch the file again; if it stays so, the training that made it had failed.",
-    });
-  }
 }

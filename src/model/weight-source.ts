@@ -14,6 +14,7 @@ import {
   llama3Scaling,
   reorderRows,
   ROPE_FACTORS,
+  VALUE_HEAD_TENSOR,
 } from "./gguf-config.js";
 import { parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
@@ -34,6 +35,32 @@ export interface WeightSource {
   bytes(name: string): Promise<Uint8Array>;
   f32(name: string): Promise<Float32Array>;
   close(): Promise<void>;
+}
+
+/** The types of a GGUF file's matrices. @throws NlaError of the reader */
+export async function storedTypes(path: string): Promise<Dtype[]> {
+  const file = await openGguf(path);
+  try {
+    const matrices = [...file.tensors.values()].filter(({ shape }) => shape.length > 1);
+    return [...new Set(matrices.map(({ dtype }) => dtype.toLowerCase() as Dtype))];
+  } finally {
+    await file.close();
+  }
+}
+
+/** A reconstructor's value head [dim, dim] in a GGUF file; null where it has none. @throws NlaError of the reader, `model.weights` */
+export async function readGgufValueHead(path: string, dim: number): Promise<Float32Array | null> {
+  const file = await openGguf(path);
+  try {
+    const entry = file.tensors.get(VALUE_HEAD_TENSOR);
+    if (!entry) return null;
+    if (entry.shape.length === 2 && entry.shape.every((extent) => extent === dim))
+      return await file.readF32(VALUE_HEAD_TENSOR);
+    const found = `the shape [${entry.shape.join(", ")}]`;
+    throw mismatch(`${path}, tensor ${VALUE_HEAD_TENSOR}`, found, `[${dim}, ${dim}], as wide as the model`);
+  } finally {
+    await file.close();
+  }
 }
 
 /** Whether a model's name is that of one file of this kind. */
@@ -122,7 +149,10 @@ function checkTensors(file: GgufFile, config: DecoderConfig, parts: Parts): void
       `the shape [${shape.join(", ")}] that the metadata asks for`,
     );
   }
-  const extra = [...file.tensors.keys()].find((name) => !wanted.has(name) && name !== ROPE_FACTORS);
+  const extra = [...file.tensors.keys()].find(
+    (name) =>
+      !wanted.has(name) && name !== ROPE_FACTORS && !(parts.head === false && name === VALUE_HEAD_TENSOR),
+  );
   if (extra !== undefined) {
     throw mismatch(
       `${file.path}, tensor ${extra}`,

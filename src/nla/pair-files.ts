@@ -1,16 +1,15 @@
 // Verbalizers and reconstructors from and to folders in the released layout: a Hugging Face model with its tokenizer and
 // nla_meta.yaml; the reconstructor truncated, with value_head.safetensors beside it.
-import { stat } from "node:fs/promises";
 import path from "node:path";
 import { openSafetensors, writeSafetensors } from "../data/safetensors.js";
-import { readModelSidecar, sidecarPathFor, writeModelSidecar } from "../data/sidecar.js";
+import { writeModelSidecar } from "../data/sidecar.js";
 import type { ModelSidecar } from "../data/sidecar.js";
 import { NlaError } from "../error.js";
-import { loadDecoder, saveDecoder, storedTensor } from "../model/index.js";
-import type { SaveOptions } from "../model/index.js";
+import { isGguf, loadDecoder, readGgufValueHead, saveDecoder, storedTensor } from "../model/index.js";
+import type { Holding, SaveOptions } from "../model/index.js";
 import { formatShape } from "../tensor/index.js";
 import type { Device } from "../tensor/index.js";
-import { loadTokenizer } from "../text/tokenizer.js";
+import { loadModelTokenizer, sidecarOfCheckpoint } from "./checkpoint-place.js";
 import { Reconstructor } from "./reconstructor.js";
 import { contractOf, sidecarOf } from "./sidecar-contract.js";
 import type { CheckpointFacts } from "./sidecar-contract.js";
@@ -42,11 +41,31 @@ export async function saveReconstructor(
   const { dtype = "F32" } = options;
   await saveDecoder(directory, reconstructor.model, options);
   await reconstructor.tokenizer.save(directory);
-  const { head } = reconstructor;
-  const tensor = storedTensor(VALUE_HEAD_TENSOR, head.shape, dtype, head.readF32());
-  await writeSafetensors(path.join(directory, VALUE_HEAD_FILE), [tensor], { metadata: { format: "pt" } });
+  await saveValueHead(directory, reconstructor.head.readF32(), reconstructor.contract.dim, dtype);
   const end = reconstructor.tokenizer.eosId;
   await writeModelSidecar(directory, sidecarOf(reconstructor.contract, { ...facts, role: "ar" }, end));
+}
+
+/** Writes a reconstructor's value head [dim, dim] into its folder. @throws as {@link saveVerbalizer} */
+export async function saveValueHead(
+  directory: string,
+  head: Float32Array,
+  dim: number,
+  dtype: "F32" | "F16" | "BF16",
+): Promise<void> {
+  const tensor = storedTensor(VALUE_HEAD_TENSOR, [dim, dim], dtype, head);
+  await writeSafetensors(path.join(directory, VALUE_HEAD_FILE), [tensor], { metadata: { format: "pt" } });
+}
+
+/** What a reconstructor's decoder has. */
+export const RECONSTRUCTOR_PARTS = { finalNorm: false, head: false } as const;
+
+/** Options of both loaders. */
+export interface LoadCheckpointOptions {
+  /** A sidecar file, or a folder with one, to be used in the place of the checkpoint's own. */
+  readonly contract?: string | undefined;
+  /** How matrices are held. Defaults to f32, and as stored for a GGUF file. */
+  readonly holding?: Holding | undefined;
 }
 
 /** A loaded checkpoint with what its sidecar says. */
@@ -58,6 +77,7 @@ export interface Loaded<T> {
 /**
  * Loads a verbalizer.
  *
+ * @param directory a folder in the released layout, or a GGUF file with its sidecar beside it
  * @param options.layer its layer where its sidecar does not say it: sidecars as the reference's training writes them do
  *   not, those of released checkpoints do
  * @throws NlaError where the folder, its sidecar, tokenizer or weights are missing or contradict each other
@@ -65,12 +85,12 @@ export interface Loaded<T> {
 export async function loadVerbalizer(
   directory: string,
   device: Device,
-  options: { readonly layer?: number } = {},
+  options: LoadCheckpointOptions & { readonly layer?: number } = {},
 ): Promise<Loaded<Verbalizer>> {
-  const sidecar = await sidecarIn(directory, "av");
-  const tokenizer = await loadTokenizer(directory);
-  const contract = contractOf(sidecar, await sidecarPathFor(directory), tokenizer, options.layer ?? null);
-  const decoder = await loadDecoder(directory, device);
+  const { file, sidecar } = await sidecarOfCheckpoint(directory, "av", options.contract);
+  const tokenizer = await loadModelTokenizer(directory);
+  const contract = contractOf(sidecar, file, tokenizer, options.layer ?? null);
+  const decoder = await loadDecoder(directory, device, {}, options.holding);
   try {
     return { model: new Verbalizer(decoder, tokenizer, contract), sidecar };
   } catch (thrown) {
@@ -80,23 +100,29 @@ export async function loadVerbalizer(
 }
 
 /** Loads a reconstructor. @throws as {@link loadVerbalizer}, and `contract.value-head` */
-export async function loadReconstructor(directory: string, device: Device): Promise<Loaded<Reconstructor>> {
-  const sidecar = await sidecarIn(directory, "ar");
-  const tokenizer = await loadTokenizer(directory);
-  const decoder = await loadDecoder(directory, device, { finalNorm: false, head: false });
+export async function loadReconstructor(
+  directory: string,
+  device: Device,
+  options: LoadCheckpointOptions = {},
+): Promise<Loaded<Reconstructor>> {
+  const { file, sidecar } = await sidecarOfCheckpoint(directory, "ar", options.contract);
+  const tokenizer = await loadModelTokenizer(directory);
+  const decoder = await loadDecoder(directory, device, RECONSTRUCTOR_PARTS, options.holding);
   try {
-    const contract = contractOf(
-      sidecar,
-      await sidecarPathFor(directory),
-      tokenizer,
-      decoder.config.layers - 1,
-    );
-    const head = await readValueHead(path.join(directory, VALUE_HEAD_FILE), decoder.config.dim);
+    const contract = contractOf(sidecar, file, tokenizer, decoder.config.layers - 1);
+    const head = await valueHeadOf(directory, decoder.config.dim);
     return { model: new Reconstructor(decoder, tokenizer, contract, head), sidecar };
   } catch (thrown) {
     decoder[Symbol.dispose]();
     throw thrown;
   }
+}
+
+/** The value head of a folder; of a GGUF file its own, or the file beside it. @throws NlaError `contract.value-head` */
+export async function valueHeadOf(directory: string, dim: number): Promise<Float32Array> {
+  const inside = isGguf(directory) ? await readGgufValueHead(directory, dim) : null;
+  const folder = isGguf(directory) ? path.dirname(directory) : directory;
+  return inside ?? (await readValueHead(path.join(folder, VALUE_HEAD_FILE), dim));
 }
 
 async function readValueHead(file: string, dim: number): Promise<Float32Array> {
@@ -118,29 +144,4 @@ async function readValueHead(file: string, dim: number): Promise<Float32Array> {
   } finally {
     await weights.close();
   }
-}
-
-async function sidecarIn(directory: string, role: "av" | "ar"): Promise<ModelSidecar> {
-  const there = await stat(directory).catch((thrown: NodeJS.ErrnoException) => {
-    if (thrown.code === "ENOENT" || thrown.code === "ENOTDIR") return null;
-    throw thrown;
-  });
-  if (!there?.isDirectory()) {
-    throw new NlaError({
-      code: "nla.directory",
-      subject: directory,
-      found: there ? "a file" : "nothing",
-      wanted: `the folder of a ${role === "av" ? "verbalizer" : "reconstructor"}`,
-      next: "Name a run folder, or the folders of a released pair.",
-    });
-  }
-  const sidecar = await readModelSidecar(directory);
-  if (sidecar.role === null || sidecar.role === role) return sidecar;
-  throw new NlaError({
-    code: "nla.role",
-    subject: directory,
-    found: sidecar.role === "av" ? "a verbalizer (av)" : "a reconstructor (ar)",
-    wanted: role === "av" ? "a verbalizer (av)" : "a reconstructor (ar)",
-    next: "The two folders of the pair are probably swapped.",
-  });
 }

@@ -161,7 +161,7 @@ describe("a pair that cannot be", () => {
     expect(error).toMatchObject({
       code: "nla.directory",
       found: "nothing",
-      wanted: "the folder of a reconstructor",
+      wanted: "the folder of a reconstructor, or a .gguf file",
     });
   });
 

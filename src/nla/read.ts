@@ -4,7 +4,9 @@ import path from "node:path";
 import { NlaError } from "../error.js";
 import { Device } from "../tensor/index.js";
 import { reconstructionScores } from "./fidelity.js";
+import { isGguf } from "../model/index.js";
 import { loadReconstructor, loadVerbalizer } from "./pair-files.js";
+import type { LoadCheckpointOptions } from "./pair-files.js";
 import type { Reconstructor } from "./reconstructor.js";
 import { activationsOf } from "./target.js";
 import type { Target } from "./target.js";
@@ -30,17 +32,23 @@ export interface ReadingPair {
 /** Folders of a pair in a run folder. */
 export const PAIR_FOLDERS = { verbalizer: "verbalizer", reconstructor: "reconstructor" } as const;
 
+/** Options of {@link loadNla}. */
+export interface LoadNlaOptions extends Omit<LoadCheckpointOptions, "contract"> {
+  /** The reconstructor's folder or GGUF file, where the pair lies apart. */
+  readonly reconstructor?: string | undefined;
+  /** A sidecar in the place of the verbalizer's own. */
+  readonly contract?: string | undefined;
+  /** A sidecar in the place of the reconstructor's own. */
+  readonly reconstructorContract?: string | undefined;
+}
+
 /**
  * Loads a pair.
  *
- * @param directory a run folder, or the verbalizer's folder if `reconstructor` names the other
+ * @param directory a run folder, or the verbalizer's folder or GGUF file if `reconstructor` names the other
  * @throws NlaError `nla.directory`, `nla.pair` where the two do not belong together, and those of the loaders
  */
-export async function loadNla(
-  directory: string,
-  device: Device,
-  options: { readonly reconstructor?: string } = {},
-): Promise<Nla> {
+export async function loadNla(directory: string, device: Device, options: LoadNlaOptions = {}): Promise<Nla> {
   const whole = options.reconstructor === undefined;
   const av = whole ? path.join(directory, PAIR_FOLDERS.verbalizer) : directory;
   const ar = options.reconstructor ?? path.join(directory, PAIR_FOLDERS.reconstructor);
@@ -48,15 +56,23 @@ export async function loadNla(
     throw new NlaError({
       code: "nla.directory",
       subject: directory,
-      found: (await isFolder(directory)) ? `no folder ${PAIR_FOLDERS.verbalizer} in it` : "no such folder",
+      found: (await isFolder(directory))
+        ? `no folder ${PAIR_FOLDERS.verbalizer} in it`
+        : isGguf(directory)
+          ? "one model, and no reconstructor"
+          : "no such folder",
       wanted: `a run folder with ${PAIR_FOLDERS.verbalizer}/ and ${PAIR_FOLDERS.reconstructor}/`,
-      next: "Finish the training (`nla train CONFIG` goes on where it stopped), or name both folders of a pair.",
+      next: "Finish the training (`nla train CONFIG` goes on where it stopped), or name both parts of a pair (--nla and --ar).",
     });
   }
-  const reconstructor = await loadReconstructor(ar, device);
+  const { holding } = options;
+  const reconstructor = await loadReconstructor(ar, device, {
+    holding,
+    contract: options.reconstructorContract,
+  });
   try {
     const { layer } = reconstructor.model.contract;
-    const verbalizer = await loadVerbalizer(av, device, { layer });
+    const verbalizer = await loadVerbalizer(av, device, { layer, holding, contract: options.contract });
     const nla: Nla = {
       verbalizer: verbalizer.model,
       reconstructor: reconstructor.model,

@@ -1,15 +1,14 @@
 // The model that is read: a decoder, its tokenizer, and the activations of its tokens.
 import { existsSync } from "node:fs";
-import { stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { cachedSnapshot, parseHubName } from "../data/hub-cache.js";
 import { NlaError } from "../error.js";
-import { openGguf } from "../data/gguf.js";
 import { isGguf, loadDecoder, run } from "../model/index.js";
 import type { Decoder, Holding } from "../model/index.js";
 import type { Device } from "../tensor/index.js";
-import { ggufTokenizerFiles } from "../text/gguf-tokenizer.js";
-import { loadTokenizer, Tokenizer } from "../text/tokenizer.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+import { loadModelTokenizer } from "./checkpoint-place.js";
 import { checkVocabulary } from "./verbalizer.js";
 
 /** Targets that ship inside the package, by name, and their folders in assets/. */
@@ -61,23 +60,24 @@ export async function loadTarget(name: string, device: Device, holding?: Holding
   return { name, model, tokenizer, [Symbol.dispose]: () => model[Symbol.dispose]() };
 }
 
-/** The tokenizer of a folder, or of a GGUF file's metadata. @throws NlaError of both readers */
-export async function loadModelTokenizer(directory: string): Promise<Tokenizer> {
-  if (!isGguf(directory)) return await loadTokenizer(directory);
-  const file = await openGguf(directory);
-  try {
-    return new Tokenizer(ggufTokenizerFiles(directory, file.metadata));
-  } finally {
-    await file.close();
-  }
-}
-
 async function requireFolder(name: string, directory: string): Promise<void> {
   const found = await stat(directory).catch((thrown: NodeJS.ErrnoException) => {
     if (thrown.code === "ENOENT" || thrown.code === "ENOTDIR") return null;
     throw thrown;
   });
-  if (found?.isDirectory() || (found?.isFile() && isGguf(directory))) return;
+  if (found?.isFile() && isGguf(directory)) return;
+  if (found?.isDirectory()) {
+    const names = await readdir(directory);
+    const files = names.filter(isGguf).sort();
+    if (files.length === 0 || names.includes("config.json")) return;
+    throw new NlaError({
+      code: "target.missing",
+      subject: `the target ${name}`,
+      found: `no config.json, and ${files.length === 1 ? "the file" : "the files"} ${files.join(", ")}`,
+      wanted: "the folder of a model in Hugging Face layout, or one .gguf file",
+      next: `Name the file: ${path.join(directory, files[0] as string)}`,
+    });
+  }
   throw new NlaError({
     code: "target.missing",
     subject: `the target ${name}`,

@@ -1,17 +1,15 @@
 // A verbalizer whose decoder runs on other machines: the prompt's embeddings, with the activation in their midst, are made here and sent
 // to servers that speak SGLang's protocol. Of its checkpoint only tokenizer, sidecar and embedding matrix are read.
 import { bf16ToF32, f32ToBf16 } from "../data/floats.js";
-import { openWeights } from "../data/safetensors.js";
-import { readModelSidecar, sidecarPathFor } from "../data/sidecar.js";
 import { NlaError } from "../error.js";
-import { EMBEDDING, loadConfig } from "../model/index.js";
+import { EMBEDDING, openModelWeights } from "../model/index.js";
 import { verbalizerPrompt } from "../nla/contract.js";
 import type { Contract, VerbalizerPrompt } from "../nla/contract.js";
 import { extractExplanation } from "../nla/explanation.js";
 import { scaleToNorm } from "../nla/injection.js";
+import { loadModelTokenizer, sidecarOfCheckpoint } from "../nla/checkpoint-place.js";
 import { contractOf } from "../nla/sidecar-contract.js";
 import type { Explanation, ExplainOptions } from "../nla/verbalizer.js";
-import { loadTokenizer } from "../text/tokenizer.js";
 import type { RemoteServers } from "./remote-servers.js";
 import { torchTensor } from "./torch-tensor.js";
 
@@ -106,16 +104,20 @@ export class RemoteVerbalizer {
   static async load(
     directory: string,
     servers: RemoteServers,
-    options: { readonly layer?: number; readonly protocol?: RemoteProtocol } = {},
+    options: {
+      readonly layer?: number;
+      readonly protocol?: RemoteProtocol;
+      readonly contract?: string | undefined;
+    } = {},
   ): Promise<RemoteVerbalizer> {
-    const sidecar = await readModelSidecar(directory);
-    const tokenizer = await loadTokenizer(directory);
-    const contract = contractOf(sidecar, await sidecarPathFor(directory), tokenizer, options.layer ?? null);
+    const { file, sidecar } = await sidecarOfCheckpoint(directory, "av", options.contract);
+    const tokenizer = await loadModelTokenizer(directory);
+    const contract = contractOf(sidecar, file, tokenizer, options.layer ?? null);
     const prompt = verbalizerPrompt(contract, tokenizer);
-    const config = await loadConfig(directory);
-    const weights = await openWeights(directory);
+    const weights = await openModelWeights(directory);
     try {
-      const all = await weights.readF32(config.weightPrefix + EMBEDDING);
+      const { config } = weights;
+      const all = await weights.f32(EMBEDDING);
       const { dim, embeddingScale } = config;
       // Servers hold bf16, and so does the reference's client: the row rounded, times the embedding's scale, rounded again.
       const rows = prompt.ids.map((id) => {

@@ -31,6 +31,7 @@ export class Arena implements Owner, Disposable {
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly #memory: NativeMemory;
   readonly #mapped = new Set<Handle>();
+  readonly #files = new Set<FileMapping>();
 
   /** @throws NlaError `tensor.shape`, `engine.memory` */
   constructor(device: Device, label: string, specs: Readonly<Record<string, TensorSpec>>) {
@@ -51,7 +52,10 @@ export class Arena implements Owner, Disposable {
       const handle = this.#memory.tensors[i];
       if (handle === undefined) return;
       if (!mapped) this.#memory.zero(handle);
-      else this.#mapped.add(handle);
+      else {
+        this.#mapped.add(handle);
+        this.#files.add(mapped.file);
+      }
       tensors.set(name, new Tensor(this, handle, shape, dtype, name, parameter));
     });
     this.tensors = tensors;
@@ -74,6 +78,11 @@ export class Arena implements Owner, Disposable {
   /** Bytes allocated. */
   get bytes(): number {
     return this.#memory.bytes;
+  }
+
+  /** @throws NlaError `model.file-changed` where a file that tensors are mapped from is no longer what it was */
+  requireFiles(): void {
+    for (const file of this.#files) file.requireUnchanged();
   }
 
   /** Sets every tensor to zero. */

@@ -384,7 +384,10 @@ export class Graph implements Owner, Disposable {
     try {
       await this.device.exclusive(async () => {
         const owners = new Set(Array.from(this.#foreign, ({ owner }) => owner));
-        for (const owner of owners) requireOwner(owner, "a tensor that the graph uses");
+        for (const owner of owners) {
+          requireOwner(owner, "a tensor that the graph uses");
+          owner.requireFiles?.();
+        }
         // Checked here and not before the wait: what was written then, or freed, is known only now.
         this.#inputs.check(inputs);
         this.#inputs.write(inputs);

@@ -17,6 +17,7 @@ export {
   BYTES,
   canMap,
   Device,
+  fileChanged,
   isBlockDtype,
   listDevices,
   mapFile,

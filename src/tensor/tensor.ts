@@ -14,6 +14,8 @@ export interface Owner {
   readonly disposed: boolean;
   /** @throws NlaError `tensor.access` where the values of one of its tensors cannot be read or written now */
   requireAccess(tensor: Tensor, handle: Handle, access: "read" | "write"): void;
+  /** @throws NlaError where a file that its tensors lie in has changed; absent where they lie in none */
+  requireFiles?(): void;
 }
 
 /** @throws NlaError `tensor.disposed` where a tensor's owner, or the device of that, is gone */

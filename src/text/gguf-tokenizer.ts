@@ -1,28 +1,42 @@
 // The tokenizer inside a GGUF file as the files of a Hugging Face folder. GGUF has lists (tokens, scores or merges, types) and the
-// name of a pre-tokenizer; what that name means is in a table here, and other names are refused.
+// name of a pre-tokenizer; what that name means is in a table here, and other names are refused. The way back is gguf-fields.ts.
 import { NlaError } from "../error.js";
 import type { TokenizerFiles } from "./tokenizer-files.js";
 
-const SPACE = "\u2581";
+/** What stands for a blank in SentencePiece's vocabularies. */
+export const SPACE = "\u2581";
 const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|";
 const REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
-/** How words are cut before byte-level BPE, by GGUF's name; null: GPT-2's own rule. */
-const CUTS: Readonly<
-  Record<string, { readonly pattern: string | null; readonly nfc?: true; readonly bos?: true }>
-> = {
-  default: { pattern: null },
-  "gpt-2": { pattern: null },
+/** How words are cut before byte-level BPE: by a pattern, or by GPT-2's own rule where it is null. */
+interface Cut {
+  readonly pattern: string | null;
+  readonly nfc?: true;
+  /** Texts begin with BOS unless the file says otherwise, and a word that is a token is not merged together. */
+  readonly bos?: true;
+  /** Blanks before punctuation go when ids become text, as the released tokenizers of that kind say. */
+  readonly cleansUp?: true;
+}
+
+/** The cuts by GGUF's name. Where several names mean the same, the first is written. */
+export const CUTS: Readonly<Record<string, Cut>> = {
+  "gpt-2": { pattern: null, cleansUp: true },
+  default: { pattern: null, cleansUp: true },
   qwen2: { pattern: `${CONTRACTIONS}\\p{N}${REST}`, nfc: true },
   "deepseek-r1-qwen": { pattern: `${CONTRACTIONS}\\p{N}${REST}`, nfc: true },
-  "llama-bpe": { pattern: `${CONTRACTIONS}\\p{N}{1,3}${REST}`, bos: true },
-  llama3: { pattern: `${CONTRACTIONS}\\p{N}{1,3}${REST}`, bos: true },
+  "llama-bpe": { pattern: `${CONTRACTIONS}\\p{N}{1,3}${REST}`, bos: true, cleansUp: true },
+  llama3: { pattern: `${CONTRACTIONS}\\p{N}{1,3}${REST}`, bos: true, cleansUp: true },
 };
 
-// Token types of the format.
-const UNKNOWN = 2;
-const CONTROL = 3;
-const USER_DEFINED = 4;
+/** Keys of our own for what the format has no place for: whether blanks before punctuation go, and ids that are special, too. */
+export const CLEAN_UP = "nlakit.tokenizer.clean_up_tokenization_spaces";
+export const ADDITIONAL = "nlakit.tokenizer.additional_special_ids";
+
+/** Token types of the format. */
+export const TOKEN_TYPES = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+
+/** Names that converters give to rows of the embedding that no token has. */
+const PADDING = /^\[PAD\d+\]$/;
 
 /**
  * A file's tokenizer.
@@ -48,19 +62,22 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
       "a list of texts",
     );
   }
-  const vocabulary = new Map<string, number>();
-  tokens.forEach((token: string, id) => vocabulary.has(token) || vocabulary.set(token, id));
-  if (vocabulary.size !== tokens.length)
-    throw fail("a token twice in tokenizer.ggml.tokens", "each token once");
   const types = numbers(get("token_type"), tokens.length) ?? tokens.map(() => 1);
+  const vocabulary = new Map<string, number>();
+  for (const [at, token] of (tokens as string[]).entries()) {
+    if (types[at] === TOKEN_TYPES.unused && PADDING.test(token)) continue;
+    if (vocabulary.has(token))
+      throw fail(`${JSON.stringify(token)} twice in tokenizer.ggml.tokens`, "each token once");
+    vocabulary.set(token, at);
+  }
   const kind = get("model");
   const id = (name: string) => {
     const value = get(`${name}_token_id`);
     return typeof value === "number" && value < tokens.length ? (tokens[value] as string) : undefined;
   };
   const added = tokens.flatMap((content: string, at) => {
-    const special = types[at] === CONTROL || types[at] === UNKNOWN;
-    if (!special && types[at] !== USER_DEFINED) return [];
+    const special = types[at] === TOKEN_TYPES.control || types[at] === TOKEN_TYPES.unknown;
+    if (!special && types[at] !== TOKEN_TYPES.userDefined) return [];
     return [
       { id: at, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special },
     ];
@@ -68,6 +85,14 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
   let model: Record<string, unknown>;
   let rules: Record<string, unknown>;
   let addBos: boolean;
+  let cleansUp = false;
+  const merges = () => {
+    const stated = get("merges");
+    const pairs = Array.isArray(stated) ? stated.map(pairOf) : [null];
+    if (pairs.includes(null))
+      throw fail("no list of merges", "tokenizer.ggml.merges, two tokens each with a blank between");
+    return pairs as (readonly [string, string])[];
+  };
   if (kind === "llama") {
     const scores = numbers(get("scores"), tokens.length);
     if (!scores) throw fail("no score for every token", "tokenizer.ggml.scores, one number for each token");
@@ -84,30 +109,30 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
     const cut = typeof name === "string" && Object.hasOwn(CUTS, name) ? CUTS[name] : undefined;
     if (!cut)
       throw fail(`the pre-tokenizer ${JSON.stringify(name)}`, `one of ${Object.keys(CUTS).join(", ")}`);
-    const merges = get("merges");
-    if (
-      !Array.isArray(merges) ||
-      !merges.every((each) => typeof each === "string" && /^\S+ \S+$/u.test(each))
-    ) {
-      throw fail("no list of merges", "tokenizer.ggml.merges, two tokens each with a blank between");
-    }
-    model = {
-      byte_fallback: false,
-      fuse_unk: false,
-      unk_token: null,
-      merges: merges.map((each: string) => each.split(" ")),
-    };
+    model = { byte_fallback: false, fuse_unk: false, unk_token: null, merges: merges() };
     model.ignore_merges = cut.bos === true;
+    cleansUp = cut.cleansUp === true;
     rules = byteLevel(cut.pattern, cut.nfc === true);
     addBos = typeof get("add_bos_token") === "boolean" ? get("add_bos_token") === true : cut.bos === true;
+  } else if (kind === "gemma4") {
+    model = { byte_fallback: true, fuse_unk: true, unk_token: id("unknown") ?? null, merges: merges() };
+    rules = { ...spaced(false), pre_tokenizer: NEWLINES_APART };
+    addBos = true; // llama.cpp adds it whatever the file says
   } else {
-    throw fail(`tokenizer.ggml.model ${JSON.stringify(kind) ?? "absent"}`, "llama or gpt2");
+    throw fail(`tokenizer.ggml.model ${JSON.stringify(kind) ?? "absent"}`, "llama, gpt2 or gemma4");
   }
-  const bos = id("bos");
+  const around = {
+    first: addBos ? id("bos") : undefined,
+    last: get("add_eos_token") === true ? id("eos") : undefined,
+  };
   const config: Record<string, unknown> = {
-    clean_up_tokenization_spaces: false,
+    clean_up_tokenization_spaces: metadata.get(CLEAN_UP) ?? cleansUp,
     tokenizer_class: "PreTrainedTokenizerFast",
   };
+  const additional = numbers(metadata.get(ADDITIONAL))?.map((at) => tokens[at] as unknown) ?? [];
+  if (!additional.every((content) => typeof content === "string"))
+    throw fail(`${ADDITIONAL} of other tokens`, "ids of tokens");
+  if (additional.length > 0) config.additional_special_tokens = additional;
   for (const [field, name] of [
     ["bos_token", "bos"],
     ["eos_token", "eos"],
@@ -128,9 +153,7 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
       added_tokens: added,
       ...rules,
       post_processor:
-        addBos && bos !== undefined
-          ? beginning(bos, vocabulary.get(bos) as number)
-          : (rules.post_processor ?? null),
+        around.first || around.last ? surrounding(around, vocabulary) : (rules.post_processor ?? null),
       model: {
         type: "BPE",
         dropout: null,
@@ -146,13 +169,30 @@ export function ggufTokenizerFiles(file: string, metadata: ReadonlyMap<string, u
   };
 }
 
-function numbers(value: unknown, length: number): number[] | null {
-  if (!Array.isArray(value) || value.length !== length) return null;
+/** A merge's two tokens. The first is never empty, so that a blank at its beginning belongs to it. */
+function pairOf(merge: unknown): readonly [string, string] | null {
+  const [, left, right] = (typeof merge === "string" && /^(.[^ ]*) (.+)$/su.exec(merge)) || [];
+  return left === undefined || right === undefined ? null : [left, right];
+}
+
+function numbers(value: unknown, length?: number): number[] | null {
+  if (!Array.isArray(value) || (length !== undefined && value.length !== length)) return null;
   return value.every((each) => typeof each === "number") ? (value as number[]) : null;
 }
 
+/** Newlines and what is between them, as llama.cpp cuts texts for its BPE over whole characters. */
+const NEWLINES_APART = {
+  type: "Split",
+  pattern: { Regex: "[^\\n]+|[\\n]+" },
+  behavior: "Isolated",
+  invert: false,
+};
+
 /** SentencePiece's BPE merges what gives the best-scored token: so merges are all pairs that give one, by its score. */
-function mergesOf(vocabulary: ReadonlyMap<string, number>, scores: readonly number[]): [string, string][] {
+export function mergesOf(
+  vocabulary: ReadonlyMap<string, number>,
+  scores: readonly number[],
+): [string, string][] {
   const found: {
     readonly pair: [string, string];
     readonly score: number;
@@ -213,17 +253,23 @@ function byteLevel(pattern: string | null, nfc: boolean): Record<string, unknown
   };
 }
 
-function beginning(content: string, id: number): Record<string, unknown> {
-  const special = { SpecialToken: { id: content, type_id: 0 } };
+/** A text with BOS before it, EOS after it, or both. */
+function surrounding(
+  { first, last }: { readonly first: string | undefined; readonly last: string | undefined },
+  vocabulary: ReadonlyMap<string, number>,
+): Record<string, unknown> {
+  const ends = (type: number) => {
+    const special = (content: string | undefined) =>
+      content === undefined ? [] : [{ SpecialToken: { id: content, type_id: type } }];
+    return [...special(first), { Sequence: { id: type === 0 ? "A" : "B", type_id: type } }, ...special(last)];
+  };
+  const tokens = [first, last].filter((content) => content !== undefined);
   return {
     type: "TemplateProcessing",
-    single: [special, { Sequence: { id: "A", type_id: 0 } }],
-    pair: [
-      special,
-      { Sequence: { id: "A", type_id: 0 } },
-      { SpecialToken: { id: content, type_id: 1 } },
-      { Sequence: { id: "B", type_id: 1 } },
-    ],
-    special_tokens: { [content]: { id: content, ids: [id], tokens: [content] } },
+    single: ends(0),
+    pair: [...ends(0), ...ends(1)],
+    special_tokens: Object.fromEntries(
+      tokens.map((content) => [content, { id: content, ids: [vocabulary.get(content)], tokens: [content] }]),
+    ),
   };
 }

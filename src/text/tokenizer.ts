@@ -198,6 +198,12 @@ export class Tokenizer {
     return { tokenizer: new Tokenizer(files, this.#date === undefined ? {} : { date: this.#date }), id };
   }
 
+  /** The files with every added token in tokenizer.json, wherever it was named: for writing them in another format. */
+  get files(): TokenizerFiles {
+    const { rules } = this.#files;
+    return { ...this.#files, rules: { ...rules, added_tokens: this.#tokens.added } };
+  }
+
   /** Writes tokenizer.json, tokenizer_config.json and chat_template.jinja, for this package and for transformers. */
   async save(directory: string): Promise<void> {
     await writeTokenizerFiles(this.#files, directory);

@@ -113,7 +113,7 @@ test("a model held smaller gives nearly the same logits; written as GGUF and rea
     expect(error).toBeGreaterThan(0);
     expect(error).toBeLessThan(bound);
     const file = path.join(folder, `${holding}.gguf`);
-    await saveGguf(file, whole, holding);
+    await saveGguf(file, whole, { holding });
     using read = await loadDecoder(file, device);
     expect(relative((await run(read, [ids], { logits: "all" })).logits!, logits!)).toBeLessThan(1e-6);
   }

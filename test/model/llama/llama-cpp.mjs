@@ -1,12 +1,14 @@
 // llama.cpp's own library as a judge and a rival: run as a child process, because it brings a second engine into the process.
+//   node llama-cpp.mjs texts FILE.gguf '[texts]'         JSON: ids of each, with BOS as the file says, and the chat template
 //   node llama-cpp.mjs logits FILE.gguf '[ids]'          JSON on stdout: the last token's logits
 //   node llama-cpp.mjs greedy FILE.gguf '[ids]' N T      JSON: tokens, seconds of prompt and of decoding (T threads)
+// A sixth argument, plain or fused, says which attention it is to use.
 // The structs are those of the pinned version of the package; only the fields that are set here have names that matter.
 import koffi from "koffi";
 import { readdirSync } from "node:fs";
 import path from "node:path";
 
-const [, , mode, file, idsText, count = "1", threads = "1"] = process.argv;
+const [, , mode, file, idsText, count = "1", threads = "1", flash = "default"] = process.argv;
 const folder = path.resolve(
   import.meta.dirname,
   "../../../node_modules/@node-llama-cpp/linux-x64/bins/linux-x64",
@@ -56,6 +58,26 @@ const model = bind("llama_model_load_from_file", P, ["str", "model_params"])(
   bind("llama_model_default_params", "model_params", [])(),
 );
 if (model === null) throw new Error(`llama.cpp does not load ${file}`);
+if (mode === "texts") {
+  const vocabulary = bind("llama_model_get_vocab", P, [P])(model);
+  const tokenize = bind("llama_tokenize", "int", [P, P, "int", P, "int", "bool", "bool"]);
+  const ids = JSON.parse(idsText).map((text) => {
+    const bytes = new TextEncoder().encode(text);
+    const room = new Int32Array(bytes.length + 8);
+    const count = tokenize(vocabulary, bytes, bytes.length, room, room.length, true, true);
+    if (count < 0) throw new Error(`llama_tokenize: ${count}`);
+    return Array.from(room.subarray(0, count));
+  });
+  const end = (name) => bind(name, "int", [P])(vocabulary);
+  const template = bind("llama_model_chat_template", "str", [P, "str"])(model, null);
+  const isEnd = bind("llama_vocab_is_eog", "bool", [P, "int"]);
+  const ends = ids.flat().filter((id) => isEnd(vocabulary, id));
+  const named = Object.fromEntries(
+    ["bos", "eos", "eot", "pad"].map((name) => [name, end(`llama_vocab_${name}`)]),
+  );
+  console.log(JSON.stringify({ ids, template, named, ends: [...new Set(ends)] }));
+  process.exit(0);
+}
 const params = bind("llama_context_default_params", "context_params", [])();
 const n = Number(threads);
 Object.assign(params, {
@@ -67,7 +89,8 @@ Object.assign(params, {
   type_k: 0,
   type_v: 0,
 });
-if (mode === "logits") params.flash = 0;
+// Its fused attention on the CPU is not exact in F32: docs/log.md, "Greedy tokens against llama.cpp".
+params.flash = flash === "fused" ? 1 : flash === "plain" || mode === "logits" ? 0 : params.flash;
 const context = bind("llama_init_from_model", P, [P, "context_params"])(model, params);
 if (context === null) throw new Error("no context");
 const vocabulary = bind("llama_vocab_n_tokens", "int", [P])(bind("llama_model_get_vocab", P, [P])(model));

@@ -1,0 +1,32 @@
+// Texts on which two tokenizers that are to be the same are compared: scripts, digits, blanks, code, and what normalization changes.
+
+/** Every text is there for something that one implementation or another does differently. */
+export const TRIAL_TEXTS: readonly string[] = [
+  "a",
+  "Hello, world!",
+  "The quick brown fox jumps over the lazy dog.",
+  " one blank before",
+  "two  blanks, three   blanks, and a tab\there",
+  "trailing blanks   ",
+  "line\nline\n\nline\n\n\nend\r\n",
+  "  \n  indented\n\tby a tab",
+  "It's what they'd've said; we'LL see. DON'T!",
+  "1 12 123 1234 12345 3.14159 1,000,000 0x1F",
+  "def f(x):\n    return x ** 2  # a square\n",
+  "https://example.org/a?b=c&d=%20",
+  "snake_case camelCase UPPER-lower",
+  "Ünïcödé naïve café Straße ŁÓDŹ",
+  "cafe\u0301 A\u030a composed apart",
+  "日本語の文章です。漢字とかな",
+  "한국어 문장",
+  "Русский текст, и ещё немного",
+  "نص عربي قصير",
+  "עברית",
+  "हिन्दी में एक वाक्य",
+  "😀 👩‍👩‍👧 🇩🇪 emoji",
+  "\u320e \u321c \u33a1",
+  "zero\u200bwidth, no\u00a0break, ideographic\u3000blank",
+  "<explanation>\nText in tags\n</explanation>",
+  "<0x0A> [PAD1]",
+  "...!!! ??? --- ___ (((x)))",
+];
