@@ -160,7 +160,8 @@ static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
   Attention a = attention_of(dst, q, k, dst->src[4], ith, userdata, 1);
   float *out = (float *)dst->data, *log_sums = out + size_of(q);
   const int64_t blocks = (a.queries + a.block - 1) / a.block, o_token = a.heads * a.d;
-  for (int64_t unit = ith; unit < a.batches * a.heads * blocks; unit += nth) {
+  const int64_t units = a.batches * a.heads * blocks; // in one piece: later blocks of a causal mask see more
+  for (int64_t unit = units * ith / nth; unit < units * (ith + 1) / nth; unit++) {
     const int64_t batch = unit / (a.heads * blocks), head = unit / blocks % a.heads, start = unit % blocks * a.block;
     const int64_t rows = min64(a.block, a.queries - start);
     look(&a, batch);
@@ -188,13 +189,18 @@ static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
   }
 }
 
-// Sources: scratch, dy like q, q, k, v, mask, result of the op above -> dq | dk | dv. No HEADS_FIRST. With p the probabilities:
+// Sources: scratch, dy [d, heads, queries, batches], q, k, v, mask, result of the op above -> dq | dk | dv, or, where q, k and v are
+// parts of one tensor (tokens of q are further apart than its heads reach), their gradients as the same parts of one like it. No
+// HEADS_FIRST. With p the probabilities:
 // dv = pT dy, ds = scale slope p (dy vT - dy . y), dq = ds k, dk = dsT q, where slope = 1 - tanh^2 with a cap, else 1.
 static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) {
   const Tensor *q = dst->src[2], *k = dst->src[3];
   Attention a = attention_of(dst, q, k, dst->src[5], ith, userdata, 2);
   const float *dy = source(dst, 1), *out = source(dst, 6), *log_sums = out + size_of(q);
-  float *dq = (float *)dst->data, *dk = dq + size_of(q), *dv = dk + size_of(k);
+  const int64_t y_token = a.heads * a.d, y_batch = a.queries * y_token;
+  const int merged = a.q_token != y_token;
+  float *dq = (float *)dst->data, *dk = dq + (merged ? source(dst, 3) - source(dst, 2) : size_of(q));
+  float *dv = dk + (merged ? source(dst, 4) - source(dst, 3) : size_of(k));
   float *p = a.scores, *ds = p + a.block * a.row, *slopes = ds + a.block * a.row;
   const int64_t kv_heads = a.heads / a.group;
   for (int64_t unit = a.batches * kv_heads * ith / nth; unit < a.batches * kv_heads * (ith + 1) / nth; unit++) {
@@ -211,7 +217,8 @@ static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) 
         const int64_t n = seen.last - seen.first, at = kv + seen.first * a.kv_token;
         const int64_t query = batch * a.q_batch + head * a.q_head + start * a.q_token;
         const Matrix queries = {(const float *)q->data + query, a.q_token, 1, TYPE_F32, 0};
-        const Matrix gradient = {dy + query, a.q_token, 1, TYPE_F32, 0};
+        const float *dy_here = dy + batch * y_batch + start * y_token + head * a.d, *out_here = out + (dy_here - dy);
+        const Matrix gradient = {dy_here, y_token, 1, TYPE_F32, 0};
         const Matrix keys_across = {source(dst, 3) + at, 1, a.kv_token, TYPE_F32, 0};
         const Matrix values_across = {source(dst, 4) + at, 1, a.kv_token, TYPE_F32, 0};
         const Matrix keys = {source(dst, 3) + at, a.kv_token, 1, TYPE_F32, 0};
@@ -222,7 +229,7 @@ static void NAME(attention_back)(Tensor *dst, int ith, int nth, void *userdata) 
           int64_t count;
           const int64_t from = NAME(masked)(&a, batch, start + i, seen.first, x, slopes, &count);
           const float log_sum = log_sums[(batch * a.heads + head) * a.queries + start + i];
-          const float along = NAME(dot)(a.d, dy + query + i * a.q_token, out + query + i * a.q_token), scale = a.scale;
+          const float along = NAME(dot)(a.d, dy_here + i * y_token, out_here + i * y_token), scale = a.scale;
           const int64_t valid = a.seen[start + i].last - a.seen[start + i].first;
           for (int64_t j = valid; j < count; j++) y[from + j] = 0; // beyond the product: whatever was there
 #pragma omp simd

@@ -12,7 +12,7 @@
 #define ROW_SETTINGS
 enum { SLOTS = 32 };     // partial sums over rows
 enum { RANGE = 4096 };   // elements that one thread takes at least
-enum { INVERSE = 1 };    // rope: rotate back
+enum { INVERSE = 1, TURNED = 2 }; // rope: rotate back; and the unit of the number of heads
 enum { AS_BF16 = 1 };    // cross-entropy: leave the gradient in bf16
 enum { GELU = 1 };       // gate: tanh form of GELU instead of SiLU
 #endif
@@ -199,16 +199,25 @@ INLINE void NAME(turn_to_bf16)(int64_t half, float sign, const float *cosines, c
   }
 }
 
-// Sources: scratch, x [d, heads, n], table [d, n] -> like x, F32 or BF16. Flag: INVERSE, for the gradient.
+// Sources: scratch, x [d, heads, n], table [d, n] -> like x, F32 (perhaps x itself) or BF16. Flags: INVERSE, for the gradient; and,
+// from TURNED on, how many of the heads are turned, where it is not all: the others are as they were.
 static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
-  const float sign = settings_of(userdata).flags & INVERSE ? -1.f : 1.f;
-  const int64_t d = dst->ne[0], half = d / 2, heads = dst->ne[1];
+  const uint32_t flags = settings_of(userdata).flags;
+  const float sign = flags & INVERSE ? -1.f : 1.f;
+  const int64_t d = dst->ne[0], half = d / 2, heads = dst->ne[1], turned = flags / TURNED ? flags / TURNED : heads;
+  const Tensor *table = dst->src[2];
   ROWS_OF_THREAD(dst->ne[2] * dst->ne[3]) {
-    const float *cosines = source(dst, 2) + i * d, *sines = cosines + half;
-    for (int64_t h = i * heads; h < (i + 1) * heads; h++) {
-      const float *x = source(dst, 1) + h * d;
-      if (dst->type == TYPE_BF16) NAME(turn_to_bf16)(half, sign, cosines, sines, x, (uint16_t *)dst->data + h * d);
-      else NAME(turn)(half, sign, cosines, sines, x, (float *)dst->data + h * d);
+    const float *cosines = (const float *)table->data + i * d, *sines = cosines + half;
+    const float *x = source(dst, 1) + i * heads * d, *rest = x + turned * d;
+    const int64_t left = (heads - turned) * d;
+    if (dst->type == TYPE_BF16) {
+      uint16_t *y = (uint16_t *)dst->data + i * heads * d;
+      for (int64_t h = 0; h < turned; h++) NAME(turn_to_bf16)(half, sign, cosines, sines, x + h * d, y + h * d);
+      for (int64_t j = 0; j < left; j++) y[turned * d + j] = to_bf16(rest[j]);
+    } else {
+      float *y = (float *)dst->data + i * heads * d;
+      for (int64_t h = 0; h < turned; h++) NAME(turn)(half, sign, cosines, sines, x + h * d, y + h * d);
+      if (left > 0 && y != x) memcpy(y + turned * d, rest, left * 4);
     }
   }
 }

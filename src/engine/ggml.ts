@@ -121,6 +121,7 @@ const BASE_SIGNATURES = {
   ggml_custom_4d: "pillllpipip>p",
   ggml_custom_inplace: "pppipip>p",
   ggml_nbytes: "p>z",
+  ggml_get_data: "p>p",
   ggml_backend_cpu_buffer_from_ptr: "pz>p",
   ggml_backend_tensor_alloc: "ppp>i",
   ggml_backend_buft_is_host: "p>b",

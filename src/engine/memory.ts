@@ -92,6 +92,7 @@ export class NativeMemory implements Disposable {
   #context: Pointer | null;
   #buffer: Pointer | null;
   readonly #mappings = new Map<FileMapping, Pointer>();
+  readonly #spans: Pointer[] = []; // contexts
 
   /** @throws NlaError `engine.memory` where the device has not that much */
   constructor(device: Device, specs: readonly NativeSpec[]) {
@@ -137,6 +138,30 @@ export class NativeMemory implements Disposable {
     ggml.ggml_backend_tensor_alloc(buffer, tensor, (file.start + BigInt(offset)) as Pointer);
   }
 
+  /**
+   * One tensor over several that lie one after another in this memory, or null where they do not: alignment may keep them apart,
+   * and what is mapped lies elsewhere. It is freed with them.
+   */
+  span(tensors: readonly Pointer[], extent: Extent, dtype: Dtype): Pointer | null {
+    const { ggml } = this.#device.library;
+    const [first] = tensors;
+    if (first === undefined || this.#buffer === null) return null;
+    const base = ggml.ggml_backend_buffer_get_base(this.#buffer) as unknown as bigint;
+    const start = ggml.ggml_get_data(first) as unknown as bigint;
+    let end = start;
+    for (const tensor of tensors) {
+      if ((ggml.ggml_get_data(tensor) as unknown as bigint) !== end) return null;
+      end += BigInt(ggml.ggml_nbytes(tensor));
+    }
+    const inside = start >= base && end <= base + BigInt(this.bytes);
+    if (!inside || end - start !== BigInt(bytesOf(extent, dtype))) return null;
+    const context = ggml.init(Number(ggml.ggml_tensor_overhead()) + 64);
+    this.#spans.push(context);
+    const span = ggml.ggml_new_tensor_4d(context, GGML_TYPE[dtype], ...extent) as Pointer;
+    ggml.ggml_backend_tensor_alloc(this.#buffer, span, start as unknown as Pointer);
+    return span;
+  }
+
   /** Sets every byte of one tensor to zero. */
   zero(tensor: Pointer): void {
     const { ggml } = this.#device.library;
@@ -156,6 +181,7 @@ export class NativeMemory implements Disposable {
     this.#device.release(() => {
       if (buffer !== null) ggml.ggml_backend_buffer_free(buffer);
       for (const view of this.#mappings.values()) ggml.ggml_backend_buffer_free(view);
+      for (const span of this.#spans) ggml.ggml_free(span);
       ggml.ggml_free(context);
     });
   }

@@ -74,6 +74,11 @@ export class Decoder implements Weights, Disposable {
     return this.#packed?.matrices.get(name) ?? this.plainMatrix(name);
   }
 
+  merged(names: readonly string[]): Tensor | null {
+    if (this.#packed || this.#lora) return null;
+    return (this.#half ?? this.parameters).span(names);
+  }
+
   /** The same, not packed: f32, or its bf16 copy. */
   plainMatrix(name: string): Tensor {
     return this.#half?.tensors.get(name) ?? this.get(name);

@@ -2,6 +2,7 @@
 // the config; it stops after any block and hands out the residual stream after any of them.
 import { NlaError } from "../error.js";
 import { Graph, ops } from "../tensor/index.js";
+import type { RopeOptions } from "../tensor/ops/index.js";
 import type { PackedMatrix, Tensor } from "../tensor/index.js";
 import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
 import { blockName, EMBEDDING, FINAL_NORM, HEAD } from "./parameters.js";
@@ -12,9 +13,12 @@ const {
   affine,
   attention,
   cachedAttention,
+  canMerge,
   gatherRows,
   geglu,
   linear,
+  mergedAttention,
+  mergedLinear,
   mul,
   normalizeRows,
   permute,
@@ -36,6 +40,8 @@ export interface Weights {
   get(name: string): Tensor;
   /** A parameter for `linear`: f32, or a copy in bf16 or packed where there is one. */
   matrix(name: string): Tensor | PackedMatrix;
+  /** Matrices as one, [Σ out, in], where they lie one after another and nothing is added to them; null: take each by itself. */
+  merged(names: readonly string[]): Tensor | null;
   /** What an adapter adds to a linear map, named without `.weight`; null: nothing. */
   lowRank(module: string): LowRank | null;
   /** Frequency divisors of block k, or null. */
@@ -100,6 +106,7 @@ export function forward(
 ): Residuals {
   const { config } = weights;
   const { until = config.layers - 1, inject } = options;
+  const merged = options.attend ? null : mergedHeads(g, weights, batch);
   const attend = options.attend ?? attendWithin(g, weights, batch);
   let x = gatherRows(g, weights.get(EMBEDDING), batch.ids); // [n, dim]
   if (config.embeddingScale !== 1) x = scale(g, x, config.embeddingScale);
@@ -109,7 +116,7 @@ export function forward(
   const embedded = x;
   const blocks: Tensor[] = [];
   for (let k = 0; k <= until; k++) {
-    x = block(g, weights, k, x, batch.positions, attend);
+    x = block(g, weights, k, x, batch.positions, { attend, merged });
     if (inject?.after === k) x = addNormed(g, x, inject);
     blocks.push(x);
   }
@@ -168,7 +175,23 @@ function project(
   return low ? add(g, y, linear(g, scale(g, linear(g, x, low.a), low.scale), low.b)) : y;
 }
 
-function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tensor, attend: Attend): Tensor {
+/** Attention of block k over its normed input, [n, dim] -> [n, heads · headDim]; null: not merged. */
+type MergedHeads = (k: number, h: Tensor) => Tensor | null;
+
+interface Attention {
+  readonly attend: Attend;
+  /** Tried before `attend`. */
+  readonly merged: MergedHeads | null;
+}
+
+function block(
+  g: Graph,
+  weights: Weights,
+  k: number,
+  x: Tensor,
+  positions: Tensor,
+  { attend, merged }: Attention,
+): Tensor {
   const { config } = weights;
   const name = (rest: string) => blockName(k, rest);
   const n = x.shape[0] as number;
@@ -180,17 +203,14 @@ function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tens
       count,
       config.headDim,
     ]);
-  const settings = config.rope[k] as RopeConfig;
   const turned = (part: "q" | "k", count: number) => {
     const flat = heads(part, count);
     const ready = config.qkNorm ? norm(g, weights, flat, name(`self_attn.${part}_norm.weight`)) : flat;
-    return rope(g, ready, positions, {
-      theta: settings.theta,
-      frequencyDivisors: weights.divisors(k),
-      magnitude: ropeMagnitude(settings),
-    });
+    return rope(g, ready, positions, ropeOptions(weights, k));
   };
-  const mixed = attend(k, turned("q", config.heads), turned("k", config.kvHeads), heads("v", config.kvHeads));
+  const mixed =
+    merged?.(k, h) ??
+    attend(k, turned("q", config.heads), turned("k", config.kvHeads), heads("v", config.kvHeads));
   const { postNorms } = config;
   const attended = project(g, weights, mixed, name("self_attn.o_proj"), { onto: postNorms ? null : x });
   if (!postNorms) x = attended;
@@ -203,6 +223,42 @@ function block(g: Graph, weights: Weights, k: number, x: Tensor, positions: Tens
   const gated = config.activation === "silu" ? swiglu(g, gate, up) : geglu(g, gate, up);
   const fed = project(g, weights, gated, name("mlp.down_proj"), { onto: postNorms ? null : x });
   return postNorms ? add(g, x, norm(g, weights, fed, name("post_feedforward_layernorm.weight"))) : fed;
+}
+
+function ropeOptions(weights: Weights, k: number): RopeOptions {
+  const settings = weights.config.rope[k] as RopeConfig;
+  return {
+    theta: settings.theta,
+    frequencyDivisors: weights.divisors(k),
+    magnitude: ropeMagnitude(settings),
+  };
+}
+
+/**
+ * Causal attention among the tokens of the batch with queries, keys and values from one product: the input is read once, its
+ * gradient made once, and both are packed once. Not for families whose queries get a bias or a norm before they are turned.
+ */
+function mergedHeads(g: Graph, weights: Weights, batch: BatchInputs): MergedHeads | null {
+  const { config } = weights;
+  const { rows, length, positions } = batch;
+  if (config.qkNorm || config.attentionBias || !canMerge(g, rows * length, length)) return null;
+  return (k, h) => {
+    const names = (["q", "k", "v"] as const).map((part) => blockName(k, `self_attn.${part}_proj.weight`));
+    const matrix = weights.merged(names);
+    if (!matrix) return null;
+    const parts = names.map((name) => weights.get(name));
+    return mergedAttention(g, mergedLinear(g, h, matrix, parts), {
+      batch: rows,
+      heads: config.heads,
+      kvHeads: config.kvHeads,
+      headDim: config.headDim,
+      positions,
+      rope: ropeOptions(weights, k),
+      mask: batch.mask(config.windows[k] ?? null),
+      scale: config.attentionScale,
+      softcap: config.attentionSoftcap,
+    });
+  };
 }
 
 /** Causal attention among the tokens of the batch. q, key, value [n, heads, headDim] -> [n, heads · headDim]. */

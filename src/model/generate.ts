@@ -192,6 +192,7 @@ async function packedWeights(
     config: model.config,
     get: (name) => model.get(name),
     matrix: (name) => packed.matrices.get(name) ?? model.matrix(name),
+    merged: () => null, // each is packed by itself
     lowRank: (module) => model.lowRank(module),
     divisors: (k) => model.divisors(k),
   };

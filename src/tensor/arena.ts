@@ -31,6 +31,7 @@ export class Arena implements Owner, Disposable {
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly #memory: NativeMemory;
   readonly #mapped = new Set<Handle>();
+  readonly #spans = new Map<string, Tensor | null>();
   readonly #files = new Set<FileMapping>();
 
   /** @throws NlaError `tensor.shape`, `engine.memory` */
@@ -73,6 +74,31 @@ export class Arena implements Owner, Disposable {
       wanted: `one of its ${names.length}: ${names.slice(0, NAMES_SHOWN).join(", ")}${names.length > NAMES_SHOWN ? ", ..." : ""}`,
       next: "Compare the name with those that the arena was made of.",
     });
+  }
+
+  /**
+   * Matrices [out, in] that lie one after another as one, [Σ out, in], without a gradient of its own; null where they do not, or
+   * are blocks.
+   */
+  span(names: readonly string[]): Tensor | null {
+    const key = names.join(" ");
+    const known = this.#spans.get(key);
+    if (known !== undefined) return known;
+    const parts = names.map((name) => this.get(name));
+    const [first] = parts;
+    const width = first?.shape[1];
+    const alike = parts.every(
+      ({ shape, dtype }) => shape.length === 2 && shape[1] === width && dtype === first?.dtype,
+    );
+    let span: Tensor | null = null;
+    if (first && width !== undefined && alike && (first.dtype === "f32" || first.dtype === "bf16")) {
+      const shape = [parts.reduce((sum, part) => sum + (part.shape[0] as number), 0), width];
+      const handles = parts.map(({ handle }) => handle);
+      const handle = this.#memory.span(handles, extentOf(shape, key), first.dtype);
+      if (handle !== null) span = new Tensor(this, handle, shape, first.dtype, key);
+    }
+    this.#spans.set(key, span);
+    return span;
   }
 
   /** Bytes allocated. */

@@ -156,7 +156,8 @@ const FEWEST_QUERIES = 8;
 // Beyond it a row of scores does not fit the kernel's scratch.
 const LONGEST = 65_536;
 
-function hasAttention(g: Graph, t: number, s: number): boolean {
+/** Whether the kernels attend from t queries to s keys. */
+export function hasAttention(g: Graph, t: number, s: number): boolean {
   return g.native && t <= LONGEST && s <= LONGEST;
 }
 
@@ -179,10 +180,7 @@ function nativeAttention(
 ): Tensor {
   const [, t, heads, headDim] = q.shape as [number, number, number, number];
   requireDtype("attention", "f32", q, k, v, mask);
-  requireMask(mask, [batch, heads, t, k.shape[1] as number]);
-  requireNumber("attention", "scale", scale);
-  g.refuseGradient("attention", mask);
-  const settings = { flags: flagsOf(g.compute === "bf16" ? ATTEND_BF16 : 0, cap), value: scale };
+  const settings = kernelSettings(g, { mask, scale, softcap: cap }, [batch, heads, t, k.shape[1] as number]);
   const all = g.emitKernel("attention", [q.size + batch * heads * t], [q, k, v, mask], settings);
   let swept: Tensor | null = null;
   const sweep = (dy: Tensor) =>
@@ -195,6 +193,23 @@ function nativeAttention(
   );
 }
 
+/**
+ * For ops: what the kernels take beside tensors.
+ *
+ * @param scores the shape of what is masked
+ * @throws NlaError `tensor.shape`, `tensor.argument`, `tensor.gradient`
+ */
+export function kernelSettings(
+  g: Graph,
+  { mask, scale, softcap: cap = null }: AttentionOptions,
+  scores: readonly [batch: number, heads: number, t: number, s: number],
+): { readonly flags: number; readonly value: number } {
+  requireMask(mask, scores);
+  requireNumber("attention", "scale", scale);
+  g.refuseGradient("attention", mask);
+  return { flags: flagsOf(g.compute === "bf16" ? ATTEND_BF16 : 0, cap), value: scale };
+}
+
 /** @param scores the shape of what is masked: [batch, heads, t, s] */
 function requireMask(mask: Tensor, scores: readonly [number, number, number, number]): void {
   const [batch, , t, s] = scores;
@@ -204,7 +219,8 @@ function requireMask(mask: Tensor, scores: readonly [number, number, number, num
   }
 }
 
-function requireCap(op: string, { softcap: cap = null, scale }: AttentionOptions): void {
+/** @throws NlaError `tensor.argument` for a cap that makes no sense */
+export function requireCap(op: string, { softcap: cap = null, scale }: AttentionOptions): void {
   if (cap === null) return;
   requireNumber(op, "softcap", cap, "a positive number", cap > 0);
   requireNumber(op, "scale", scale, "a positive number, beside a softcap", scale > 0);

@@ -26,6 +26,23 @@ const HALVES = 2;
  */
 export function rope(g: Graph, x: Tensor, positions: Tensor, options: RopeOptions): Tensor {
   const { theta, frequencyDivisors: divisors = null, magnitude = 1 } = options;
+  const width = x.shape[2] as number;
+  checkRope(g, x, positions, options);
+  if (g.native) return nativeRope(g, x, positions, options);
+  const settings = [width, HALVES, 0, theta, 1, 0, magnitude, 0, 0];
+  return g.record(g.emit("rope_ext", x.shape, "f32", x, positions, divisors, ...settings), [
+    x,
+    (dy) => g.emit("rope_ext_back", x.shape, "f32", dy, positions, divisors, ...settings),
+  ]);
+}
+
+/** For ops: what {@link rope} asks of x [n, heads, headDim] and the rest. @throws as it does */
+export function checkRope(
+  g: Graph,
+  x: Tensor,
+  positions: Tensor,
+  { theta, frequencyDivisors: divisors = null, magnitude = 1 }: RopeOptions,
+): void {
   const [n, , width] = x.shape;
   const fits =
     x.shape.length === 3 && positions.shape.length === 1 && positions.size === n && width !== undefined;
@@ -40,44 +57,39 @@ export function rope(g: Graph, x: Tensor, positions: Tensor, options: RopeOption
   requireNumber("rope", "theta", theta, "a positive number", theta > 0);
   requireNumber("rope", "magnitude", magnitude, "a positive number", magnitude > 0);
   g.boundIndices("rope", positions, 2 ** 31 - 1);
-  if (g.native) return nativeRope(g, x, positions, theta, divisors, magnitude);
-  const settings = [width, HALVES, 0, theta, 1, 0, magnitude, 0, 0];
-  return g.record(g.emit("rope_ext", x.shape, "f32", x, positions, divisors, ...settings), [
-    x,
-    (dy) => g.emit("rope_ext_back", x.shape, "f32", dy, positions, divisors, ...settings),
-  ]);
 }
 
-const INVERSE = 1; // the kernel's flag (native/rows.c)
+// The kernel's flags (native/rows.c): rotate back; and the unit of the number of heads that are turned, 0 for all.
+const INVERSE = 1;
+const TURNED = 2;
 
-/** The same by nlakit's kernels: cosines and sines of all positions once per graph, then one kernel each way. */
-function nativeRope(
-  g: Graph,
-  x: Tensor,
-  positions: Tensor,
-  theta: number,
-  divisors: Tensor | null,
-  magnitude: number,
-): Tensor {
-  const [n, , width] = x.shape as [number, number, number];
+/** Cosines and sines of all positions, [n, width], once per graph. Only where there are kernels. */
+export function ropeTable(g: Graph, positions: Tensor, width: number, options: RopeOptions): Tensor {
+  const { theta, frequencyDivisors: divisors = null, magnitude = 1 } = options;
   const make = () => {
     const bits = new Uint32Array(Float32Array.of(magnitude).buffer);
-    return g.emitKernel("rope_table", [n, width], [positions, divisors], {
+    return g.emitKernel("rope_table", [positions.size, width], [positions, divisors], {
       flags: bits[0] as number,
       value: theta,
     });
   };
-  const table = g.derive(
-    divisors ?? positions,
-    `rope ${positions.name} ${width} ${theta} ${magnitude}`,
-    make,
-  );
-  return g.record(g.emitKernel("rope", x.shape, [x, table]), [
-    x,
-    (dy) => {
-      const back = (dtype: "f32" | "bf16") =>
-        g.emitKernel("rope", x.shape, [dy, table], { flags: INVERSE, dtype });
-      return g.offer(back("f32"), asDtype("bf16"), () => back("bf16"));
-    },
-  ]);
+  return g.derive(divisors ?? positions, `rope ${positions.name} ${width} ${theta} ${magnitude}`, make);
+}
+
+/** The gradient of x [n, heads, width] of which the first `turned` heads (0: all) were turned. */
+export function turnedBack(g: Graph, dy: Tensor, table: Tensor, turned = 0): Tensor {
+  const back = (dtype: "f32" | "bf16") =>
+    g.emitKernel("rope", dy.shape, [dy, table], { flags: INVERSE | (turned * TURNED), dtype });
+  return g.offer(back("f32"), asDtype("bf16"), () => back("bf16"));
+}
+
+/** For ops: x [n, heads, width] itself with its first `turned` heads turned, and nothing else may read it. No gradient. */
+export function turnInPlace(g: Graph, x: Tensor, table: Tensor, turned: number): Tensor {
+  return g.emitKernelInPlace("rope", x, [x, table], turned * TURNED);
+}
+
+/** The same by nlakit's kernels: one each way. */
+function nativeRope(g: Graph, x: Tensor, positions: Tensor, options: RopeOptions): Tensor {
+  const table = ropeTable(g, positions, x.shape[2] as number, options);
+  return g.record(g.emitKernel("rope", x.shape, [x, table]), [x, (dy) => turnedBack(g, dy, table)]);
 }

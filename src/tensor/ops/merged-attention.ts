@@ -1,0 +1,114 @@
+// Attention over what one product made of a block's input: queries, keys and values side by side in one tensor, turned where they lie
+// and read where they lie. Only with nlakit's own kernels; elsewhere `model/` makes the three of them by themselves. The same numbers.
+import type { Graph } from "../graph.js";
+import { shapeError, sizeOf } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { hasAttention, kernelSettings, requireCap } from "./attention.js";
+import type { AttentionOptions } from "./attention.js";
+import { requireDtype } from "./check.js";
+import { partOf, reshape } from "./layout.js";
+import { hasProduct, product, productOnto } from "./product.js";
+import { checkRope, ropeTable, turnedBack, turnInPlace } from "./rope.js";
+import type { RopeOptions } from "./rope.js";
+
+/** Settings of {@link mergedAttention}. */
+export interface MergedAttentionOptions extends AttentionOptions {
+  readonly batch: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** i32 input [n]. */
+  readonly positions: Tensor;
+  readonly rope: RopeOptions;
+}
+
+/** Whether {@link mergedLinear} and {@link mergedAttention} are there for n tokens, `length` of them in a row. */
+export function canMerge(g: Graph, n: number, length: number): boolean {
+  return hasProduct(g, n) && hasAttention(g, length, length);
+}
+
+/**
+ * x · [w₁; w₂; ...]ᵀ for weights that lie one after another: x [n, k], merged [Σ out, k], which is the memory of the `parts`
+ * [out, k] -> [n, Σ out]. Gradients flow to the parts. Only where {@link canMerge}.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.dtype`
+ */
+export function mergedLinear(g: Graph, x: Tensor, merged: Tensor, parts: readonly Tensor[]): Tensor {
+  const [out, k] = merged.shape as [number, number];
+  const rows = parts.reduce((sum, { shape }) => sum + (shape[0] as number), 0);
+  if (x.shape.length !== 2 || x.shape[1] !== k || rows !== out || parts.some(({ shape }) => shape[1] !== k)) {
+    const shapes = [x.shape, merged.shape, ...parts.map(({ shape }) => shape)];
+    throw shapeError("mergedLinear", shapes, "x [n, k], a weight [out, k] and its parts, out in sum");
+  }
+  requireDtype("mergedLinear", "f32", x);
+  requireDtype("mergedLinear", merged.dtype === "bf16" ? "bf16" : "f32", merged);
+  const { compute } = g;
+  let swept: Tensor | null = null;
+  const sweep = (dy: Tensor) => (swept ??= product(g, dy, x, { transposeA: true, compute }));
+  let start = 0;
+  const gradients = parts.map((part) => {
+    const from = start;
+    start += sizeOf(part.shape);
+    return [part, (dy: Tensor) => partOf(g, sweep(dy), from, part.shape)] as const;
+  });
+  return g.record(
+    product(g, x, merged, { transposeB: true, compute }),
+    [x, (dy, sum) => productOnto(g, sum, dy, merged, { compute })],
+    ...gradients,
+  );
+}
+
+/**
+ * Causal attention with rotary embedding, as {@link attention} and {@link rope} compute it, over queries, keys and values side by
+ * side: qkv [batch · t, (heads + 2 · kvHeads) · headDim] -> [batch · t, heads · headDim]. Queries and keys are turned in qkv itself,
+ * which nothing else may read. Only where {@link canMerge}.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`
+ */
+export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionOptions): Tensor {
+  const { batch, heads, kvHeads, headDim, positions } = options;
+  const all = heads + 2 * kvHeads;
+  const n = qkv.shape[0] as number;
+  const t = n / batch;
+  if (qkv.shape.length !== 2 || qkv.shape[1] !== all * headDim || heads % kvHeads !== 0 || t % 1 !== 0) {
+    throw shapeError(
+      "mergedAttention",
+      [qkv.shape],
+      `[${batch} · t, (${heads} + 2 · ${kvHeads}) · ${headDim}]`,
+    );
+  }
+  requireDtype("mergedAttention", "f32", qkv);
+  requireDtype("mergedAttention", options.mask.dtype === "f16" ? "f16" : "f32", options.mask);
+  requireCap("mergedAttention", options);
+  const settings = kernelSettings(g, options, [batch, heads, t, t]);
+  const split = g.emit("reshape_4d", [n, all, headDim], "f32", qkv, headDim, all, n, 1);
+  checkRope(g, split, positions, options.rope);
+  const table = ropeTable(g, positions, headDim, options.rope);
+  const turned = turnInPlace(g, split, table, heads + kvHeads);
+  const row = all * headDim * 4;
+  const part = (first: number, count: number) =>
+    g.emit(
+      "view_4d",
+      [batch, t, count, headDim],
+      "f32",
+      turned,
+      headDim,
+      count,
+      t,
+      batch,
+      headDim * 4,
+      row,
+      row * t,
+      first * headDim * 4,
+    );
+  const operands = [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads), options.mask];
+  const size = n * heads * headDim;
+  const mixed = g.emitKernel("attention", [size + n * heads], operands, settings);
+  return g.record(partOf(g, mixed, 0, [n, heads * headDim]), [
+    qkv,
+    (dy) => {
+      const swept = g.emitKernel("attention_back", [n, all, headDim], [dy, ...operands, mixed], settings);
+      return reshape(g, turnedBack(g, swept, table, heads + kvHeads), qkv.shape);
+    },
+  ]);
+}
