@@ -1,6 +1,6 @@
 // `nla doctor --kernels`: each op timed as it runs in a graph of this machine, one line per op: which kernels, how fast, and what
 // share that is of the fastest product (or, where memory is the limit, of the fastest copy) measured in the same minute.
-import { Graph, ops } from "../tensor/index.js";
+import { BYTES, Graph, ops } from "../tensor/index.js";
 import type { Device, HostArray, Tensor } from "../tensor/index.js";
 import { table } from "./table.js";
 
@@ -23,12 +23,17 @@ interface Timed {
   readonly unit: KernelTiming["unit"];
   readonly compute: "f32" | "bf16";
   readonly build: (g: Graph, input: Input) => Tensor;
+  /** Whether only nlakit's kernels have it. */
+  readonly own?: boolean;
 }
-type Input = (name: string, shape: readonly number[], dtype?: "f32" | "i32") => Tensor;
+type Input = (name: string, shape: readonly number[], dtype?: "f32" | "i32" | "q8_0") => Tensor;
 
 // The shapes of a training step of the 7-million-parameter model of `nla bench train`.
 const [TOKENS, DIM, FFN, HEADS, LENGTH] = [4096, 288, 768, 6, 128];
 const HEAD_DIM = DIM / HEADS;
+const VOCABULARY = 4096;
+const SEQUENCES = 64;
+const SOME = 512; // rows, where all would take too long without the kernels
 const PEAK = 1024; // side of the product that is held to be the machine's best
 const ROUNDS = 12;
 
@@ -46,8 +51,8 @@ const moved = (op: string, floats: number, build: Timed["build"]): Timed => ({
   compute: "f32",
   build,
 });
-const attention = (compute: "f32" | "bf16"): Timed => ({
-  op: `attention ${compute}`,
+const attention = (compute: "f32" | "bf16", softcap: number | null = null): Timed => ({
+  op: `attention${softcap === null ? "" : ", capped,"} ${compute}`,
   work: 4 * TOKENS * LENGTH * DIM, // two products; the mask hides nothing
   unit: "GFLOP/s",
   compute,
@@ -55,7 +60,8 @@ const attention = (compute: "f32" | "bf16"): Timed => ({
     const [q, k, v] = ["q", "k", "v"].map((name) =>
       input(name, [TOKENS / LENGTH, LENGTH, HEADS, HEAD_DIM]),
     ) as [Tensor, Tensor, Tensor];
-    return ops.attention(g, q, k, v, { mask: input("mask", [LENGTH, LENGTH]), scale: HEAD_DIM ** -0.5 });
+    const mask = input("mask", [LENGTH, LENGTH]);
+    return ops.attention(g, q, k, v, { mask, scale: HEAD_DIM ** -0.5, softcap });
   },
 });
 
@@ -67,6 +73,19 @@ const TIMED: readonly Timed[] = [
     product("product 4096x288x768", TOKENS, DIM, FFN, compute),
     product("product 64x768x288", 64, FFN, DIM, compute),
     attention(compute),
+    attention(compute, 50),
+    {
+      ...product("product 512x768x288 q8_0", SOME, FFN, DIM, compute),
+      build: (g: Graph, input: Input) =>
+        ops.linear(g, input("x", [SOME, DIM]), input("w", [FFN, DIM], "q8_0")),
+    },
+    {
+      ...product("head with cross-entropy", SOME, VOCABULARY, DIM, compute),
+      build: (g: Graph, input: Input) => {
+        const [h, w] = [input("h", [SOME, DIM]), input("w", [VOCABULARY, DIM])];
+        return ops.crossEntropy(g, h, w, input("targets", [SOME], "i32"), input("weights", [SOME]));
+      },
+    },
   ]),
   moved("RMS norm", 2 * TOKENS * DIM, (g, input) =>
     ops.rmsNorm(g, input("x", [TOKENS, DIM]), input("gain", [DIM]), 1e-5),
@@ -74,6 +93,19 @@ const TIMED: readonly Timed[] = [
   moved("SwiGLU", 3 * TOKENS * FFN, (g, input) =>
     ops.swiglu(g, input("gate", [TOKENS, FFN]), input("up", [TOKENS, FFN])),
   ),
+  moved("GeGLU", 3 * TOKENS * FFN, (g, input) =>
+    ops.geglu(g, input("gate", [TOKENS, FFN]), input("up", [TOKENS, FFN])),
+  ),
+  moved("soft cap", 2 * TOKENS * FFN, (g, input) => ops.softcap(g, input("x", [TOKENS, FFN]), 30)),
+  moved("embedding", 2 * TOKENS * DIM, (g, input) =>
+    ops.gatherRows(g, input("table", [VOCABULARY, DIM]), input("ids", [TOKENS], "i32")),
+  ),
+  {
+    ...moved("choice of tokens", SEQUENCES * VOCABULARY, (g, input) =>
+      ops.chooseTokens(g, input("logits", [SEQUENCES, VOCABULARY]), input("uniform", [SEQUENCES, 2]), 1),
+    ),
+    own: true,
+  },
   moved("rope, with its table", 2 * TOKENS * DIM, (g, input) =>
     ops.rope(g, input("x", [TOKENS, HEADS, HEAD_DIM]), input("positions", [TOKENS], "i32"), { theta: 1e4 }),
   ),
@@ -95,7 +127,9 @@ async function fastest(device: Device, { build, compute }: Timed): Promise<numbe
       name,
       dtype === "i32"
         ? new Int32Array(size)
-        : Float32Array.from({ length: size }, (_, i) => (name === "mask" ? 0 : (i % 7) / 8)),
+        : dtype === "q8_0"
+          ? new Uint8Array(size * BYTES[dtype])
+          : Float32Array.from({ length: size }, (_, i) => (name === "mask" ? 0 : (i % 7) / 8)),
     ]),
   );
   await g.run(values);
@@ -125,13 +159,11 @@ export async function timeKernels(device: Device): Promise<KernelTiming[]> {
   const { kernels } = device;
   const timings: KernelTiming[] = [];
   for (const timed of TIMED) {
+    if (timed.own && !kernels) continue;
     const milliseconds = await fastest(device, timed);
     const found = timed.work / milliseconds / 1e6;
     const best = timed.unit === "GB/s" ? copy : timed.compute === "bf16" ? bf16 : f32;
-    const slow = timed.compute === "bf16" && kernels?.fastBf16 === false ? ", in f32" : "";
-    const variant = kernels
-      ? `${timed.compute === "f32" ? floatLevel(kernels.level) : kernels.level}${slow}`
-      : "ggml";
+    const variant = kernels ? variantOf(timed, kernels.level, kernels.fastBf16) : "ggml";
     timings.push({
       op: timed.op,
       variant,
@@ -144,8 +176,11 @@ export async function timeKernels(device: Device): Promise<KernelTiming[]> {
   return timings;
 }
 
-/** The levels for bf16 compute f32 as the one below them does. */
-function floatLevel(level: string): string {
+/** What a level computes an op with: its products in f32 are made of bf16 parts on AMX, all else is that of AVX-512. */
+function variantOf({ op, unit, compute }: Timed, level: string, fastBf16: boolean): string {
+  if (op === "embedding") return "ggml";
+  if (unit === "GFLOP/s" && compute === "bf16") return fastBf16 ? level : `${level}, in f32`;
+  if (unit === "GFLOP/s" && level === "amx-bf16") return "amx-bf16, three parts";
   return level.endsWith("-bf16") ? "avx512" : level;
 }
 
