@@ -16,7 +16,10 @@ import { isWorld } from "../evaluate/world-claims.js";
 import { loadNla } from "../nla/read.js";
 import type { Nla } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
+import { BUNDLE_LAYOUT, CARD_ROWS } from "../train/bundle.js";
+import { worldRows } from "../evaluate/world-rows.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
+import { controlsOf } from "./eval-controls.js";
 import { loadConfig } from "../train/config.js";
 import { readRows } from "../train/metrics-log.js";
 import { openProgress } from "../train/progress.js";
@@ -65,6 +68,7 @@ interface EvalFlags {
   readonly model?: string;
   readonly report?: string;
   readonly maxNewTokens?: number;
+  readonly controls?: boolean;
   readonly resamples: number;
   readonly seed: number;
   readonly threads?: number;
@@ -84,6 +88,15 @@ async function heldOut(
 ): Promise<EvalRow[]> {
   const file = path.join(directory, trainingFile("eval"));
   const { dim, layer } = nla.verbalizer.contract;
+  if (!existsSync(file) && existsSync(path.join(directory, BUNDLE_LAYOUT.numbers))) {
+    // A bundle carries no data, but its card says which tokens it was measured on.
+    using target = await loadTarget(targetOf(flags.model, nla.target), nla.verbalizer.model.device);
+    const documents = Math.min(
+      CARD_ROWS.documents,
+      Math.ceil((flags.rows ?? Infinity) / CARD_ROWS.positions),
+    );
+    return await worldRows(target, { layer, ...CARD_ROWS, documents, signal });
+  }
   const rows = await readHeldOutRows(file, {
     width: dim,
     ...(flags.rows === undefined ? {} : { rows: flags.rows }),
@@ -140,7 +153,12 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
       others.push(named("warm start, T=1", early, evaluateRows(early, scoring)));
     }
   }
-  const claims = isWorld(rows)
+  const controls = flags.controls && isWorld(rows) ? await controlsOf(nla, after, flags, context) : null;
+  if (controls)
+    others.push(
+      ...controls.lines.map(({ name, rows: said }) => named(name, said, evaluateRows(said, scoring))),
+    );
+  const report = isWorld(rows)
     ? await reportClaims(nla, {
         greedy: named("greedy", after, greedy),
         others,
@@ -150,6 +168,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
         signal,
       })
     : null;
+  const claims = report && controls ? { ...report, probes: controls.probes } : report;
   return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled, warm, claims };
 }
 
@@ -257,6 +276,10 @@ export const evalCommand: CommandEntry = {
       hub: "name",
       description: "take the activations of the held-out texts anew from this model",
     },
+    {
+      flags: "--controls",
+      description: "documents of the world: also text-only models and linear probes (minutes)",
+    },
     { flags: "--report <file>", description: "also write a report, one HTML file" },
     {
       flags: "--max-new-tokens <n>",
@@ -286,6 +309,10 @@ export const evalCommand: CommandEntry = {
     {
       command: "nla eval runs/quickstart --report report.html",
       does: "with the curves of training and samples",
+    },
+    {
+      command: "nla eval assets/smallworld --controls",
+      does: "the bundled pair beside models that see only text, and probes",
     },
   ],
   jsonHelp: "{n, fve, variance, controls, ...} as docs/json.md says",

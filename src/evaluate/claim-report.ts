@@ -9,12 +9,13 @@ import { worldDocumentOf } from "../world/corpus.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { Category } from "../world/facts.js";
 import { labelAt } from "../world/labels.js";
-import type { BootstrapOptions } from "./bootstrap.js";
+import type { BootstrapOptions, Interval } from "./bootstrap.js";
 import type { ClaimScores } from "./claims.js";
 import { explainRows } from "./explained-rows.js";
 import type { EvalRow, ExplainedRow, ExplainRowsOptions } from "./explained-rows.js";
 import { rowsOfOtherDocuments } from "./other-documents.js";
 import { worldClaims } from "./world-claims.js";
+import type { ProbeResult } from "./world-probes.js";
 
 /** Claims of one way of explaining; null where it said nothing at all. */
 export interface ClaimLine {
@@ -24,6 +25,18 @@ export interface ClaimLine {
   /** Tokens of a response; null where there is none. */
   readonly tokens: number | null;
   readonly scores: ClaimScores | null;
+}
+
+/** What has to hold of a warm start before RL is worth its time. */
+export interface WarmGate {
+  readonly category: Category;
+  /** Tokens since the evidence, from. */
+  readonly from: number;
+  readonly least: number;
+  /** Greedy claims of the warm start there; right ones of them null where there is none. */
+  readonly claims: number;
+  readonly precision: Interval | null;
+  readonly passed: boolean;
 }
 
 /** The claims part of an evaluation. */
@@ -37,6 +50,26 @@ export interface ClaimReport {
     readonly warm: number;
     readonly trained: number;
   } | null;
+  /** Absent without a warm start. */
+  readonly gate?: WarmGate;
+  /** Accuracy of linear probes of the target's activations, where they were asked for. */
+  readonly probes?: readonly Pick<ProbeResult, "category" | "accuracy" | "control">[];
+}
+
+const GATE = { category: "test", from: 36, least: 0.95 } as const;
+
+/** The gate of a warm start: its greedy claims of test or real, where the cue is long gone. */
+export function warmGate(scores: ClaimScores): WarmGate {
+  const found = scores.byDistance.find(
+    ({ category, from }) => category === GATE.category && from === GATE.from,
+  );
+  const precision = found?.precision ?? null;
+  return {
+    ...GATE,
+    claims: found?.claims ?? 0,
+    precision,
+    passed: precision !== null && precision.value >= GATE.least,
+  };
 }
 
 /** Explained rows with a name and the FVE that they reach. */
@@ -105,6 +138,7 @@ export async function reportClaims(
   const warmScores = warm ? worldClaims(warm.rows, bootstrap) : null;
   return {
     lines,
+    ...(warmScores ? { gate: warmGate(warmScores) } : {}),
     full_label_fve: await fullLabelFve(nla, rows, options),
     at_warm_categories: trainedScores && warmScores ? reweighted(trainedScores, warmScores) : null,
   };

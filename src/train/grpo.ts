@@ -115,7 +115,7 @@ export async function runGrpo(
         return failed ? [] : [{ text: explanation.text as string, vector }];
       });
       const regression =
-        explained.length > 0
+        explained.length > 0 && !settings.freeze_reconstructor
           ? await trainerR.step(
               regressionBatches(reconstructor, explained, settings.micro_batch),
               rates.reconstructor,
@@ -133,7 +133,7 @@ export async function runGrpo(
       const numbersOf = rolloutNumbers(rollouts, context.variance);
       return {
         row: {
-          // null: nothing was learnt from, because every group had equal rewards or every explanation had failed.
+          // null: nothing was learnt from, because every group had equal rewards, every explanation had failed, or it is frozen.
           loss: update && finite(update.loss),
           loss_reconstructor: regression && finite(regression.loss),
           ...numbersOf,
