@@ -10,6 +10,12 @@ describe("AUROC", () => {
     return { docId: `d${i % 40}`, positive, score: Math.round(8 * (random.random() + (positive ? 0.4 : 0))) };
   });
 
+  const of = (score: (positive: boolean) => number) =>
+    bootstrapAuroc(
+      rows.map((row) => ({ ...row, score: score(row.positive) })),
+      { seed: 1, resamples: 20 },
+    ).value;
+
   it("is the share of pairs that are in order, ties half", () => {
     let [won, pairs] = [0, 0];
     for (const a of rows.filter(({ positive }) => positive)) {
@@ -28,11 +34,6 @@ describe("AUROC", () => {
   });
 
   it("is 1 in order, 0 in reverse, a half where nothing tells them apart", () => {
-    const of = (score: (positive: boolean) => number) =>
-      bootstrapAuroc(
-        rows.map((row) => ({ ...row, score: score(row.positive) })),
-        { seed: 1, resamples: 20 },
-      ).value;
     expect(of((positive) => (positive ? 2 : 1))).toBe(1);
     expect(of((positive) => (positive ? 1 : 2))).toBe(0);
     expect(of(() => -Infinity)).toBe(0.5);
