@@ -3,6 +3,7 @@
 import type { Interval } from "../evaluate/bootstrap.js";
 import type { ClaimLine, ClaimReport, WarmGate } from "../evaluate/claim-report.js";
 import type { ClaimScores } from "../evaluate/claims.js";
+import { FORMS } from "../evaluate/code-alarm.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { Category } from "../world/facts.js";
 import { table, wrap } from "./table.js";
@@ -25,6 +26,7 @@ export function renderClaims({
   full_label_fve,
   at_warm_categories,
   gate,
+  code,
   probes = [],
 }: ClaimReport): string {
   const [pair] = lines;
@@ -60,9 +62,33 @@ export function renderClaims({
       ? ` At the warm start's mix of categories, greedy precision is ${at_warm_categories.trained.toFixed(3)}, against its own ${at_warm_categories.warm.toFixed(3)}: what is more than that comes from choosing what to say.`
       : "");
   const gated = gate ? wrap(gateText(gate), WIDTH).join("\n") : "";
-  return [overall, wrap(meaning, WIDTH).join("\n"), gated, categoryTable(pair, warm, probes), distances(pair)]
+  return [
+    overall,
+    code ? codeText(code) : "",
+    wrap(meaning, WIDTH).join("\n"),
+    gated,
+    categoryTable(pair, warm, probes),
+    distances(pair),
+  ]
     .filter((part) => part !== "")
     .join("\n\n");
+}
+
+/** What the same claims in other forms cost, and the alarm where fidelity comes from something else than what is claimed. */
+function codeText({ forms, warm, alarms }: NonNullable<ClaimReport["code"]>): string {
+  const rows = forms.map(({ form, fve, loss, interval: [low, high] }) => [
+    `${form}: ${FORMS[form]}`,
+    fve.toFixed(3),
+    `${loss.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`,
+    ...(warm.length > 0 ? [warm.find((each) => each.form === form)?.loss.toFixed(3) ?? "-"] : []),
+  ]);
+  const heads = [{ header: "the same claims" }, right("FVE"), right("FVE lost")];
+  const body = table([...heads, ...(warm.length > 0 ? [right("warm start's")] : [])], rows);
+  const verdict =
+    alarms.length > 0
+      ? `ALARM, this pair may speak a code of its own: ${alarms.join("; ")}.`
+      : "No alarm: what comes back does so from what is claimed, however it is said.";
+  return `${body}\n${wrap(verdict, WIDTH).join("\n")}`;
 }
 
 function gateText({ category, from, least, claims, precision, passed }: WarmGate): string {

@@ -8,6 +8,8 @@ import { evaluateRows, fveGain } from "../evaluate/evaluation.js";
 import type { Evaluation, Gain, Range } from "../evaluate/evaluation.js";
 import { reportClaims } from "../evaluate/claim-report.js";
 import type { ClaimReport, NamedRows } from "../evaluate/claim-report.js";
+import { formLosses } from "../evaluate/code-alarm.js";
+import type { FormLoss } from "../evaluate/code-alarm.js";
 import { explainRows } from "../evaluate/explained-rows.js";
 import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
 import { readHeldOutRows } from "../evaluate/held-out-rows.js";
@@ -142,6 +144,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
   const others = [named("sampled, T=1", drawn, sampled)];
   let warmRows: NamedRows | null = null;
   let warm: EvalReport["warm_start"] = null;
+  let warmForms: readonly FormLoss[] = [];
   if (existsSync(folders.av) && existsSync(folders.ar)) {
     using start = await loadNla(folders.av, device, { reconstructor: folders.ar });
     const before = await explain("warm start", start, 0);
@@ -149,6 +152,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
     warm = { ...part(began), gain: fveGain(after, before, scoring) };
     warmRows = named("warm start, greedy", before, began);
     if (isWorld(rows)) {
+      warmForms = await formLosses(start, before, scoring.bootstrap);
       const early = await explain("warm start, sampled", start, 1);
       others.push(named("warm start, T=1", early, evaluateRows(early, scoring)));
     }
@@ -163,6 +167,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
         greedy: named("greedy", after, greedy),
         others,
         warm: warmRows,
+        warmForms,
         bootstrap: scoring.bootstrap,
         maxNewTokens,
         signal,

@@ -11,6 +11,8 @@ import type { Category } from "../world/facts.js";
 import { labelAt } from "../world/labels.js";
 import type { BootstrapOptions, Interval } from "./bootstrap.js";
 import type { ClaimScores } from "./claims.js";
+import { codeAlarms, formLosses } from "./code-alarm.js";
+import type { CodeReport, FormLoss } from "./code-alarm.js";
 import { explainRows } from "./explained-rows.js";
 import type { EvalRow, ExplainedRow, ExplainRowsOptions } from "./explained-rows.js";
 import { rowsOfOtherDocuments } from "./other-documents.js";
@@ -52,6 +54,8 @@ export interface ClaimReport {
   } | null;
   /** Absent without a warm start. */
   readonly gate?: WarmGate;
+  /** Whether what comes back is in what is said. */
+  readonly code?: CodeReport;
   /** Accuracy of linear probes of the target's activations, where they were asked for. */
   readonly probes?: readonly Pick<ProbeResult, "category" | "accuracy" | "control">[];
 }
@@ -86,6 +90,8 @@ export interface ClaimReportOptions extends Pick<ExplainRowsOptions, "maxNewToke
   readonly others: readonly NamedRows[];
   /** Its warm start, greedy. */
   readonly warm: NamedRows | null;
+  /** What saying the same otherwise costs the warm start. */
+  readonly warmForms?: readonly FormLoss[];
   readonly baselines?: FveBaselines;
   readonly bootstrap: BootstrapOptions;
 }
@@ -98,7 +104,7 @@ export interface ClaimReportOptions extends Pick<ExplainRowsOptions, "maxNewToke
  */
 export async function reportClaims(
   nla: Pick<Nla, "verbalizer" | "reconstructor">,
-  { greedy, others, warm, bootstrap, ...options }: ClaimReportOptions,
+  { greedy, others, warm, bootstrap, warmForms = [], ...options }: ClaimReportOptions,
 ): Promise<ClaimReport> {
   const { rows } = greedy;
   const line = ({ name, fve, rows: said }: NamedRows): ClaimLine => ({
@@ -134,11 +140,17 @@ export async function reportClaims(
     await control("the mean activation", () => mean),
     await control("a random direction", ({ vector }) => vector.map(() => gaussian(random))),
   );
+  const forms = await formLosses(nla, rows, bootstrap);
   const trainedScores = lines[0]?.scores ?? null;
   const warmScores = warm ? worldClaims(warm.rows, bootstrap) : null;
   return {
     lines,
     ...(warmScores ? { gate: warmGate(warmScores) } : {}),
+    code: {
+      forms,
+      warm: warmForms,
+      alarms: codeAlarms(forms, warmForms, trainedScores?.unparsed.value ?? 0),
+    },
     full_label_fve: await fullLabelFve(nla, rows, options),
     at_warm_categories: trainedScores && warmScores ? reweighted(trainedScores, warmScores) : null,
   };
