@@ -29,14 +29,29 @@ interface ControlRows {
 export async function controlsOf(
   nla: Nla,
   greedy: readonly ExplainedRow[],
-  { model: named }: { readonly model?: string },
+  {
+    model: named,
+    documents,
+    probeDocuments = PROBE_DOCUMENTS,
+  }: {
+    readonly model?: string;
+    /** Documents that the text-only models are fitted to. Defaults to their own. */
+    readonly documents?: number;
+    /** Defaults to 700. */
+    readonly probeDocuments?: number;
+  },
   { stderr, env, json, signal }: CommandContext,
 ): Promise<{ readonly lines: readonly ControlRows[]; readonly probes: readonly ProbeResult[] }> {
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
   const lines: ControlRows[] = [];
   for (const { window, name } of WINDOWS) {
     const live = progress.stage(name, { total: null });
-    const model = await fitTextOnly({ window, signal, onProgress: (step) => live.report({ step }) });
+    const model = await fitTextOnly({
+      window,
+      ...(documents === undefined ? {} : { documents }),
+      signal,
+      onProgress: (step) => live.report({ step }),
+    });
     lines.push(
       { name, rows: await explainByText(model, nla, greedy, "surest") },
       {
@@ -48,7 +63,7 @@ export async function controlsOf(
   }
   using target = await loadTarget(targetOf(named, nla.target), nla.verbalizer.model.device);
   const live = progress.stage("probes", { total: null });
-  const probes = await probeWorld(target, { layers: [nla.layer], documents: PROBE_DOCUMENTS, signal });
+  const probes = await probeWorld(target, { layers: [nla.layer], documents: probeDocuments, signal });
   live.end("done");
   return { lines, probes };
 }

@@ -149,7 +149,7 @@ export async function reportClaims(
     code: {
       forms,
       warm: warmForms,
-      alarms: codeAlarms(forms, warmForms, trainedScores?.unparsed.value ?? 0),
+      alarms: codeAlarms(forms, warmForms, trainedScores?.unparsed ?? { value: 0, low: 0 }),
     },
     full_label_fve: await fullLabelFve(nla, rows, options),
     at_warm_categories: trainedScores && warmScores ? reweighted(trainedScores, warmScores) : null,

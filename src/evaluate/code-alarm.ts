@@ -5,6 +5,7 @@ import type { Nla } from "../nla/read.js";
 import { wordingsOf } from "../world/claim-table.js";
 import { parseExplanation } from "../world/claims.js";
 import type { Claim } from "../world/claims.js";
+import type { Interval } from "./bootstrap.js";
 import { evaluateRows, fveGain } from "./evaluation.js";
 import type { EvaluateOptions, Range } from "./evaluation.js";
 import type { ExplainedRow } from "./explained-rows.js";
@@ -93,15 +94,15 @@ export async function formLosses(
 /**
  * The reasons to take a pair's language for a code.
  *
- * @param unparsed share of its sentences that are no claims
+ * @param unparsed share of its sentences that are no claims; the alarm waits until its interval lies above what is allowed
  */
 export function codeAlarms(
   forms: readonly FormLoss[],
   warm: readonly FormLoss[],
-  unparsed: number,
+  { value: unparsed, low }: Pick<Interval, "value" | "low">,
 ): string[] {
   const drift =
-    unparsed > MOST_UNPARSED
+    low > MOST_UNPARSED
       ? [
           `${(100 * unparsed).toFixed(1)} % of its sentences are no claims (at most ${(100 * MOST_UNPARSED).toFixed(0)} %)`,
         ]
