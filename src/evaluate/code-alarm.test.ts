@@ -76,9 +76,9 @@ describe.skipIf(!existsSync(path.join(bundle, "verbalizer")))("the bundled pair"
 
     // A code: the reconstructor still gets its words, the reader no sentence.
     const coded = texts.map((text) =>
-      (text ?? "")
-        .replaceAll(/(the goal is|someone wants) to/g, "to to")
-        .replaceAll(/the object is|matters/g, "object object"),
+      parseExplanation(text ?? "")
+        .map(({ sentence }, i) => (i % 2 === 0 ? sentence : sentence.replace(/^(\S+) (\S+)/, "$2 $1")))
+        .join(" "),
     );
     const rebuilt = await nla.reconstructor.reconstructSome(coded);
     const code = explained.map((row, i): ExplainedRow => {
