@@ -1,8 +1,9 @@
 // How `nla eval` prints claims on documents of the world: true shares and complete shares, beside every control. What is counted is
 // evaluate/claim-report.ts.
 import type { Interval } from "../evaluate/bootstrap.js";
-import type { ClaimLine, ClaimReport } from "../evaluate/claim-report.js";
+import type { ClaimLine, ClaimReport, WarmGate } from "../evaluate/claim-report.js";
 import type { ClaimScores } from "../evaluate/claims.js";
+import { FORMS } from "../evaluate/code-alarm.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { Category } from "../world/facts.js";
 import { table, wrap } from "./table.js";
@@ -20,7 +21,14 @@ function plain(of: Interval | null | undefined, digits = 2): string {
 }
 
 /** The claims part of an evaluation as text. */
-export function renderClaims({ lines, full_label_fve, at_warm_categories }: ClaimReport): string {
+export function renderClaims({
+  lines,
+  full_label_fve,
+  at_warm_categories,
+  gate,
+  code,
+  probes = [],
+}: ClaimReport): string {
   const [pair] = lines;
   if (!pair) return "";
   const warm = lines.find(({ name }) => name === "warm start, greedy");
@@ -53,12 +61,49 @@ export function renderClaims({ lines, full_label_fve, at_warm_categories }: Clai
     (at_warm_categories
       ? ` At the warm start's mix of categories, greedy precision is ${at_warm_categories.trained.toFixed(3)}, against its own ${at_warm_categories.warm.toFixed(3)}: what is more than that comes from choosing what to say.`
       : "");
-  return [overall, wrap(meaning, WIDTH).join("\n"), categoryTable(pair, warm), distances(pair)]
+  const gated = gate ? wrap(gateText(gate), WIDTH).join("\n") : "";
+  return [
+    overall,
+    code ? codeText(code) : "",
+    wrap(meaning, WIDTH).join("\n"),
+    gated,
+    categoryTable(pair, warm, probes),
+    distances(pair),
+  ]
     .filter((part) => part !== "")
     .join("\n\n");
 }
 
-function categoryTable({ scores }: ClaimLine, warm: ClaimLine | undefined): string {
+/** What the same claims in other forms cost, and the alarm where fidelity comes from something else than what is claimed. */
+function codeText({ forms, warm, alarms }: NonNullable<ClaimReport["code"]>): string {
+  const rows = forms.map(({ form, fve, loss, interval: [low, high] }) => [
+    `${form}: ${FORMS[form]}`,
+    fve.toFixed(3),
+    `${loss.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`,
+    ...(warm.length > 0 ? [warm.find((each) => each.form === form)?.loss.toFixed(3) ?? "-"] : []),
+  ]);
+  const heads = [{ header: "the same claims" }, right("FVE"), right("FVE lost")];
+  const body = table([...heads, ...(warm.length > 0 ? [right("warm start's")] : [])], rows);
+  const verdict =
+    alarms.length > 0
+      ? `ALARM, this pair may speak a code of its own: ${alarms.join("; ")}.`
+      : "No alarm: what comes back does so from what is claimed, however it is said.";
+  return `${body}\n${wrap(verdict, WIDTH).join("\n")}`;
+}
+
+function gateText({ category, from, least, claims, precision, passed }: WarmGate): string {
+  const found =
+    claims === 0
+      ? "it makes none"
+      : `${claims} claims, ${interval(precision)} right: ${passed ? "pass" : "FAIL"}`;
+  return `Gate of the warm start, before RL: greedy claims of ${category} or real at ${from} tokens and more since the text showed it, at least ${least.toFixed(2)} right. ${found}.`;
+}
+
+function categoryTable(
+  { scores }: ClaimLine,
+  warm: ClaimLine | undefined,
+  probes: NonNullable<ClaimReport["probes"]>,
+): string {
   if (!scores) return "";
   const rows = CATEGORIES.flatMap((category) => {
     const own = scores.categories[category];
@@ -72,12 +117,18 @@ function categoryTable({ scores }: ClaimLine, warm: ClaimLine | undefined): stri
         interval(own.precision),
         interval(own.recall),
         ...(warm ? [`${before?.claims ?? 0}`, plain(before?.precision), plain(before?.recall)] : []),
+        ...(probes.length > 0 ? [probeCell(probes.find((each) => each.category === category))] : []),
       ],
     ];
   });
   const heads = [{ header: "greedy" }, right("facts"), right("claims"), right("precision"), right("recall")];
   const more = warm ? [right("warm: claims"), right("precision"), right("recall")] : [];
-  return table([...heads, ...more], rows);
+  const probed = probes.length > 0 ? [right("probe | shuffled")] : [];
+  return table([...heads, ...more, ...probed], rows);
+}
+
+function probeCell(probe: NonNullable<ClaimReport["probes"]>[number] | undefined): string {
+  return probe ? `${interval(probe.accuracy)} | ${probe.control.toFixed(2)}` : "-";
 }
 
 /** Facts that the text near the token no longer shows. */

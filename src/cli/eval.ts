@@ -8,6 +8,8 @@ import { evaluateRows, fveGain } from "../evaluate/evaluation.js";
 import type { Evaluation, Gain, Range } from "../evaluate/evaluation.js";
 import { reportClaims } from "../evaluate/claim-report.js";
 import type { ClaimReport, NamedRows } from "../evaluate/claim-report.js";
+import { formLosses } from "../evaluate/code-alarm.js";
+import type { FormLoss } from "../evaluate/code-alarm.js";
 import { explainRows } from "../evaluate/explained-rows.js";
 import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
 import { readHeldOutRows } from "../evaluate/held-out-rows.js";
@@ -16,7 +18,10 @@ import { isWorld } from "../evaluate/world-claims.js";
 import { loadNla } from "../nla/read.js";
 import type { Nla } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
+import { BUNDLE_LAYOUT, CARD_ROWS } from "../train/bundle.js";
+import { worldRows } from "../evaluate/world-rows.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
+import { controlsOf } from "./eval-controls.js";
 import { loadConfig } from "../train/config.js";
 import { readRows } from "../train/metrics-log.js";
 import { openProgress } from "../train/progress.js";
@@ -65,6 +70,7 @@ interface EvalFlags {
   readonly model?: string;
   readonly report?: string;
   readonly maxNewTokens?: number;
+  readonly controls?: boolean;
   readonly resamples: number;
   readonly seed: number;
   readonly threads?: number;
@@ -84,6 +90,15 @@ async function heldOut(
 ): Promise<EvalRow[]> {
   const file = path.join(directory, trainingFile("eval"));
   const { dim, layer } = nla.verbalizer.contract;
+  if (!existsSync(file) && existsSync(path.join(directory, BUNDLE_LAYOUT.numbers))) {
+    // A bundle carries no data, but its card says which tokens it was measured on.
+    using target = await loadTarget(targetOf(flags.model, nla.target), nla.verbalizer.model.device);
+    const documents = Math.min(
+      CARD_ROWS.documents,
+      Math.ceil((flags.rows ?? Infinity) / CARD_ROWS.positions),
+    );
+    return await worldRows(target, { layer, ...CARD_ROWS, documents, signal });
+  }
   const rows = await readHeldOutRows(file, {
     width: dim,
     ...(flags.rows === undefined ? {} : { rows: flags.rows }),
@@ -129,6 +144,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
   const others = [named("sampled, T=1", drawn, sampled)];
   let warmRows: NamedRows | null = null;
   let warm: EvalReport["warm_start"] = null;
+  let warmForms: readonly FormLoss[] = [];
   if (existsSync(folders.av) && existsSync(folders.ar)) {
     using start = await loadNla(folders.av, device, { reconstructor: folders.ar });
     const before = await explain("warm start", start, 0);
@@ -136,20 +152,28 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
     warm = { ...part(began), gain: fveGain(after, before, scoring) };
     warmRows = named("warm start, greedy", before, began);
     if (isWorld(rows)) {
+      warmForms = await formLosses(start, before, scoring.bootstrap);
       const early = await explain("warm start, sampled", start, 1);
       others.push(named("warm start, T=1", early, evaluateRows(early, scoring)));
     }
   }
-  const claims = isWorld(rows)
+  const controls = flags.controls && isWorld(rows) ? await controlsOf(nla, after, flags, context) : null;
+  if (controls)
+    others.push(
+      ...controls.lines.map(({ name, rows: said }) => named(name, said, evaluateRows(said, scoring))),
+    );
+  const report = isWorld(rows)
     ? await reportClaims(nla, {
         greedy: named("greedy", after, greedy),
         others,
         warm: warmRows,
+        warmForms,
         bootstrap: scoring.bootstrap,
         maxNewTokens,
         signal,
       })
     : null;
+  const claims = report && controls ? { ...report, probes: controls.probes } : report;
   return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled, warm, claims };
 }
 
@@ -257,6 +281,10 @@ export const evalCommand: CommandEntry = {
       hub: "name",
       description: "take the activations of the held-out texts anew from this model",
     },
+    {
+      flags: "--controls",
+      description: "documents of the world: also text-only models and linear probes (minutes)",
+    },
     { flags: "--report <file>", description: "also write a report, one HTML file" },
     {
       flags: "--max-new-tokens <n>",
@@ -286,6 +314,10 @@ export const evalCommand: CommandEntry = {
     {
       command: "nla eval runs/quickstart --report report.html",
       does: "with the curves of training and samples",
+    },
+    {
+      command: "nla eval assets/smallworld --controls",
+      does: "the bundled pair beside models that see only text, and probes",
     },
   ],
   jsonHelp: "{n, fve, variance, controls, ...} as docs/json.md says",

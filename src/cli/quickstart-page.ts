@@ -78,12 +78,14 @@ export class QuickstartPage {
 
   /** What the colours of tokens mean; without colours, nothing. */
   legend(mean: number): void {
-    const colours = this.#colour
-      ? `Colours: ${FIDELITY.map(({ name, code }) => this.#style(name, code)).join(", ")}.\n`
-      : "";
-    this.#out.write(
-      `Fidelity is the cosine of an activation and what comes back from the words alone; mean ${mean.toFixed(2)}.\n${colours}`,
+    this.paragraph(
+      `Fidelity is the cosine of an activation and what comes back from the words alone; mean ${mean.toFixed(2)}.`,
     );
+    if (!this.#colour) return;
+    const names = FIDELITY.map(({ name }) => name).join(", ");
+    const gap = "Colours: ".length + names.length < this.#width ? ", " : "\n";
+    const shown = FIDELITY.map(({ name, code }) => this.#style(name, code)).join(gap);
+    this.#out.write(`Colours:${gap === ", " ? " " : gap}${shown}.\n`);
   }
 
   /** The explanation of a token: the words before it, then a claim a line with its mark. */

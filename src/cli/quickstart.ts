@@ -7,6 +7,8 @@ import { NlaError } from "../error.js";
 import { loadNla, read } from "../nla/read.js";
 import type { Reading } from "../nla/read.js";
 import { loadTarget, targetDirectory } from "../nla/target.js";
+import type { Target } from "../nla/target.js";
+import { checkBundle } from "../train/bundle-checksums.js";
 import { loadConfig } from "../train/config.js";
 import { openProgress } from "../train/progress.js";
 import { train } from "../train/run.js";
@@ -20,6 +22,7 @@ import { isInterruption, UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 import { QuickstartPage, tally, UNSPOKEN_DISTANCE, unspokenIn } from "./quickstart-page.js";
+import { targetOf } from "./target-of.js";
 import { shellWord } from "./train.js";
 
 // Two folders up from src/cli and from dist/cli alike.
@@ -41,6 +44,7 @@ const SHOWN = [0.3, 0.6, 0.95] as const;
 interface QuickstartFlags {
   readonly text?: string;
   readonly train?: boolean;
+  readonly nla?: string;
   readonly run?: string;
   readonly seed?: number;
   readonly kind: string;
@@ -114,12 +118,41 @@ function bundle(): string {
   });
 }
 
+/** @throws NlaError `quickstart.target` where a target does not read the world's words one by one */
+function requireWorld({ name, tokenizer }: Target, pair: string): void {
+  const { words } = worldDocument(WORLD, FIRST_DOCUMENT);
+  const ids = tokenizer.encode(words.join(" "), { addSpecialTokens: true });
+  const known = tokenizer.unkId === null || !ids.includes(tokenizer.unkId);
+  if (ids.length === words.length + 1 && known) return;
+  throw new NlaError({
+    code: "quickstart.target",
+    subject: pair,
+    found: `an NLA of ${name}, which does not have the words of Smallworld`,
+    wanted: "an NLA of a target that was trained on Smallworld",
+    next: `Read text of your own with it: nla explain "..." --nla ${shellWord(pair)}`,
+  });
+}
+
 async function quickstart(flags: QuickstartFlags, context: CommandContext): Promise<void> {
+  if (flags.train && flags.nla !== undefined) {
+    throw new UsageError({
+      code: "quickstart.both",
+      subject: "--train and --nla",
+      found: "both",
+      wanted: "one of them",
+      next: "--train reads with the NLA that it trains; --run says where that goes.",
+    });
+  }
   const subject = subjectOf(flags);
-  const pair = flags.train ? await trainHere(flags, context) : bundle();
-  using device = await deviceFor([targetDirectory(TARGET)], { threads: flags.threads });
-  using target = await loadTarget(TARGET, device);
+  const pair = flags.train ? await trainHere(flags, context) : (flags.nla ?? bundle());
+  await checkBundle(pair);
+  const own = path.join(pair, "target");
+  using device = await deviceFor([existsSync(own) ? own : targetDirectory(TARGET)], {
+    threads: flags.threads,
+  });
   using nla = await loadNla(pair, device);
+  using target = await loadTarget(existsSync(own) ? own : targetOf(undefined, nla.target), device);
+  requireWorld(target, pair);
   const page = context.json ? null : new QuickstartPage(context);
   page?.paragraph(headingOf(subject, pair), 1);
   page?.line();
@@ -217,6 +250,10 @@ export const quickstartCommand: CommandEntry = {
     { flags: "--text <text>", description: "read your own sentence, in words of Smallworld" },
     { flags: "--kind <kind>", description: "kind of the new document", default: "chat" },
     { flags: "--train", description: "train an NLA on the bundled model first, with live curves" },
+    {
+      flags: "--nla <dir>",
+      description: "read with this NLA of Smallworld, a run folder, instead of the bundled one",
+    },
     { flags: "--run <dir>", description: `where that training goes; by default ${RUN}` },
     {
       flags: "--seed <n>",

@@ -23,14 +23,24 @@ export function shellWord(word: string): string {
 /** Trains from a config file with progress on standard error, and says how to go on if it is interrupted. */
 export async function trainFrom(
   config: string,
-  { run, set, command }: { readonly run: unknown; readonly set: readonly string[]; readonly command: string },
+  {
+    run,
+    set,
+    command,
+    from,
+  }: {
+    readonly run: unknown;
+    readonly set: readonly string[];
+    readonly command: string;
+    readonly from?: string | undefined;
+  },
   { stderr, env, json, signal }: CommandContext,
 ): Promise<string> {
   const loaded = await loadConfig(config, set);
   const directory = runDirectory(config, run);
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
   try {
-    return await train(loaded, { directory, progress, signal });
+    return await train(loaded, { directory, from, progress, signal });
   } catch (thrown) {
     if (signal.aborted && isInterruption(thrown)) {
       progress.note(`Stopped, and saved in ${directory}. The same command goes on from there: ${command}`);
@@ -50,6 +60,11 @@ export const trainCommand: CommandEntry = {
       flags: "--set <key=value...>",
       description: "change single keys, the value read as YAML: --set rl.steps=10",
     },
+    {
+      flags: "--from <dir>",
+      description:
+        "take data and warm start of this run, whose config differs in rl, log, threads and seed only",
+    },
   ],
   examples: [
     {
@@ -60,14 +75,26 @@ export const trainCommand: CommandEntry = {
       command: "nla train configs/quickstart.yaml --run runs/short --set rl.steps=5",
       does: "the same with less RL",
     },
+    {
+      command:
+        "nla train configs/smallworld.yaml --from runs/smallworld --run runs/frozen --set rl.freeze_reconstructor=true",
+      does: "another arm of RL from the same warm start",
+    },
   ],
   jsonHelp: "progress as JSON lines on standard error, the run folder on standard output",
   action: async ([config], options, context) => {
     const set = (options.set as readonly string[] | undefined) ?? [];
     const run = typeof options.run === "string" ? ["--run", options.run] : [];
-    const words = ["nla", "train", config as string, ...run, ...set.flatMap((each) => ["--set", each])];
+    const from = typeof options["from"] === "string" ? options["from"] : undefined;
+    const words = [
+      "nla",
+      "train",
+      config as string,
+      ...run,
+      ...set.flatMap((each) => ["--set", each]),
+    ].concat(from === undefined ? [] : ["--from", from]);
     const command = words.map(shellWord).join(" ");
-    const directory = await trainFrom(config as string, { run: options.run, set, command }, context);
+    const directory = await trainFrom(config as string, { run: options.run, set, command, from }, context);
     context.stdout.write(context.json ? `${JSON.stringify({ run: directory })}\n` : `${directory}\n`);
   },
 };

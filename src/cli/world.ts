@@ -16,7 +16,9 @@ import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry, CommandOption } from "./program.js";
 import { table, wrap } from "./table.js";
 import { worldPage } from "./world-page.js";
+import { worldApartCommand } from "./world-apart.js";
 import { worldBundleCommand } from "./world-bundle.js";
+import { worldUnspokenCommand } from "./world-unspoken.js";
 import { worldTrainCommand } from "./world-train.js";
 
 const WIDTH = 100;
@@ -265,5 +267,7 @@ export const worldCommand: CommandEntry = {
     truthCommand,
     worldTrainCommand,
     worldBundleCommand,
+    worldUnspokenCommand,
+    worldApartCommand,
   ],
 };

@@ -9,12 +9,15 @@ import { worldDocumentOf } from "../world/corpus.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { Category } from "../world/facts.js";
 import { labelAt } from "../world/labels.js";
-import type { BootstrapOptions } from "./bootstrap.js";
+import type { BootstrapOptions, Interval } from "./bootstrap.js";
 import type { ClaimScores } from "./claims.js";
+import { codeAlarms, formLosses } from "./code-alarm.js";
+import type { CodeReport, FormLoss } from "./code-alarm.js";
 import { explainRows } from "./explained-rows.js";
 import type { EvalRow, ExplainedRow, ExplainRowsOptions } from "./explained-rows.js";
 import { rowsOfOtherDocuments } from "./other-documents.js";
 import { worldClaims } from "./world-claims.js";
+import type { ProbeResult } from "./world-probes.js";
 
 /** Claims of one way of explaining; null where it said nothing at all. */
 export interface ClaimLine {
@@ -24,6 +27,18 @@ export interface ClaimLine {
   /** Tokens of a response; null where there is none. */
   readonly tokens: number | null;
   readonly scores: ClaimScores | null;
+}
+
+/** What has to hold of a warm start before RL is worth its time. */
+export interface WarmGate {
+  readonly category: Category;
+  /** Tokens since the evidence, from. */
+  readonly from: number;
+  readonly least: number;
+  /** Greedy claims of the warm start there; right ones of them null where there is none. */
+  readonly claims: number;
+  readonly precision: Interval | null;
+  readonly passed: boolean;
 }
 
 /** The claims part of an evaluation. */
@@ -37,6 +52,28 @@ export interface ClaimReport {
     readonly warm: number;
     readonly trained: number;
   } | null;
+  /** Absent without a warm start. */
+  readonly gate?: WarmGate;
+  /** Whether what comes back is in what is said. */
+  readonly code?: CodeReport;
+  /** Accuracy of linear probes of the target's activations, where they were asked for. */
+  readonly probes?: readonly Pick<ProbeResult, "category" | "accuracy" | "control">[];
+}
+
+const GATE = { category: "test", from: 36, least: 0.95 } as const;
+
+/** The gate of a warm start: its greedy claims of test or real, where the cue is long gone. */
+export function warmGate(scores: ClaimScores): WarmGate {
+  const found = scores.byDistance.find(
+    ({ category, from }) => category === GATE.category && from === GATE.from,
+  );
+  const precision = found?.precision ?? null;
+  return {
+    ...GATE,
+    claims: found?.claims ?? 0,
+    precision,
+    passed: precision !== null && precision.value >= GATE.least,
+  };
 }
 
 /** Explained rows with a name and the FVE that they reach. */
@@ -53,6 +90,8 @@ export interface ClaimReportOptions extends Pick<ExplainRowsOptions, "maxNewToke
   readonly others: readonly NamedRows[];
   /** Its warm start, greedy. */
   readonly warm: NamedRows | null;
+  /** What saying the same otherwise costs the warm start. */
+  readonly warmForms?: readonly FormLoss[];
   readonly baselines?: FveBaselines;
   readonly bootstrap: BootstrapOptions;
 }
@@ -65,7 +104,7 @@ export interface ClaimReportOptions extends Pick<ExplainRowsOptions, "maxNewToke
  */
 export async function reportClaims(
   nla: Pick<Nla, "verbalizer" | "reconstructor">,
-  { greedy, others, warm, bootstrap, ...options }: ClaimReportOptions,
+  { greedy, others, warm, bootstrap, warmForms = [], ...options }: ClaimReportOptions,
 ): Promise<ClaimReport> {
   const { rows } = greedy;
   const line = ({ name, fve, rows: said }: NamedRows): ClaimLine => ({
@@ -101,10 +140,17 @@ export async function reportClaims(
     await control("the mean activation", () => mean),
     await control("a random direction", ({ vector }) => vector.map(() => gaussian(random))),
   );
+  const forms = await formLosses(nla, rows, bootstrap);
   const trainedScores = lines[0]?.scores ?? null;
   const warmScores = warm ? worldClaims(warm.rows, bootstrap) : null;
   return {
     lines,
+    ...(warmScores ? { gate: warmGate(warmScores) } : {}),
+    code: {
+      forms,
+      warm: warmForms,
+      alarms: codeAlarms(forms, warmForms, trainedScores?.unparsed ?? { value: 0, low: 0 }),
+    },
     full_label_fve: await fullLabelFve(nla, rows, options),
     at_warm_categories: trainedScores && warmScores ? reweighted(trainedScores, warmScores) : null,
   };

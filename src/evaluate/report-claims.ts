@@ -6,6 +6,8 @@ import { isWorldDocument, worldDocumentOf } from "../world/corpus.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { Interval } from "./bootstrap.js";
 import type { ClaimReport } from "./claim-report.js";
+import { FORMS } from "./code-alarm.js";
+import type { FormLoss } from "./code-alarm.js";
 import { decimal, percent, tableHtml } from "./report-text.js";
 import { chartSvg, escapeHtml } from "./svg.js";
 import type { TrainingCurves } from "./training-curves.js";
@@ -98,6 +100,7 @@ export function claimsSection(curves: TrainingCurves, claims: ClaimReport | null
 <p>These documents come from a program that knows all that is true of them, so every claim is held against the truth: precision is the share of claims that are true, recall the share of true facts that are named.</p>
 ${figures}
 ${controlTable(claims)}
+${codeSection(claims)}
 ${categoryTable(claims)}`;
 }
 
@@ -123,7 +126,29 @@ ${tableHtml(["", "FVE", "precision", "recall", "claims", "tokens", "unparsed"], 
 <p>Explanations of another document's activation, of the mean activation and of random directions are held against this token's truth: what they reach is what can be said without reading. The reconstructor reaches an FVE of ${decimal(full_label_fve, 3)} from the complete true label.${choosing} A rising share of unparsed sentences is language turning into a private code.</p>`;
 }
 
-function categoryTable({ lines }: ClaimReport): string {
+function lossText(of: FormLoss | undefined): string {
+  return of ? decimal(of.loss, 3) : "–";
+}
+
+/** The same claims in other forms, and the alarm. */
+function codeSection({ code }: ClaimReport): string {
+  if (!code) return "";
+  const rows = code.forms.map(({ form, fve, loss, interval: [low, high] }) => [
+    `${form}: ${FORMS[form]}`,
+    decimal(fve, 3),
+    `${decimal(loss, 3)} (${decimal(low, 3)} to ${decimal(high, 3)})`,
+    lossText(code.warm.find((each) => each.form === form)),
+  ]);
+  const verdict =
+    code.alarms.length > 0
+      ? `<p><b>Alarm: this pair may speak a code of its own.</b> ${escapeHtml(code.alarms.join("; "))}.</p>`
+      : "<p>No alarm: what comes back does so from what is claimed, however it is said.</p>";
+  return `<h3>The same claims, said otherwise</h3>
+${tableHtml(["", "FVE", "FVE lost", "warm start's loss"], rows)}
+${verdict}`;
+}
+
+function categoryTable({ lines, probes = [] }: ClaimReport): string {
   const scores = lines[0]?.scores;
   if (!scores) return "";
   const warm = lines.find(({ name }) => name.startsWith("warm start, greedy"))?.scores;
@@ -138,9 +163,10 @@ function categoryTable({ lines }: ClaimReport): string {
         interval(own.precision),
         interval(own.recall),
         interval(before?.precision),
+        ...(probes.length > 0 ? [interval(probes.find((each) => each.category === category)?.accuracy)] : []),
       ),
     ];
   });
   return `<h3>By category, greedy</h3>
-${tableHtml(["fact", "facts", "claims", "precision", "recall", "warm start's precision"], rows)}`;
+${tableHtml(["fact", "facts", "claims", "precision", "recall", "warm start's precision", ...(probes.length > 0 ? ["linear probe"] : [])], rows)}`;
 }

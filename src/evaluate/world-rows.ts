@@ -3,7 +3,8 @@ import { keyedRandom } from "../data/python-random.js";
 import { checkLayer } from "../model/index.js";
 import { activationsOf } from "../nla/target.js";
 import type { Target } from "../nla/target.js";
-import { worldCorpus } from "../world/corpus.js";
+import { worldCorpus, worldDocumentOf } from "../world/corpus.js";
+import type { WorldDocument } from "../world/facts.js";
 import type { EvalRow } from "./explained-rows.js";
 
 /** Which tokens of which documents. */
@@ -16,6 +17,8 @@ export interface WorldRowsOptions {
   readonly start: number;
   /** World; the tokens follow from it too. Defaults to 1. */
   readonly seed?: number;
+  /** Which tokens of a document instead, counted without BOS. Defaults to a draw of `positions` of them. */
+  readonly choose?: (document: WorldDocument) => readonly number[];
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -27,7 +30,7 @@ const FIRST_POSITION = 5;
 /** Rows in the order of documents and tokens; positions count BOS. @throws NlaError `model.layer` and those of the model */
 export async function worldRows(
   target: Target,
-  { layer, documents, positions, start, seed = 1, signal }: WorldRowsOptions,
+  { layer, documents, positions, start, seed = 1, choose, signal }: WorldRowsOptions,
 ): Promise<EvalRow[]> {
   const { dim, layers } = target.model.config;
   checkLayer(layer, layers);
@@ -42,7 +45,9 @@ export async function worldRows(
     );
     part.forEach(({ id, ids }, i) => {
       const places = Array.from({ length: ids.length - FIRST_POSITION }, (_, k) => k + FIRST_POSITION);
-      const drawn = keyedRandom(seed, `rows ${id}`).sample(places, Math.min(positions, places.length));
+      const drawn = choose
+        ? choose(worldDocumentOf(id)).map((position) => position + 1)
+        : keyedRandom(seed, `rows ${id}`).sample(places, Math.min(positions, places.length));
       for (const position of drawn.sort((a, b) => a - b)) {
         const vector = (activations[i] as Float32Array).slice(position * dim, (position + 1) * dim);
         rows.push({ vector, docId: id, position, text: target.tokenizer.decode(ids.slice(1, position + 1)) });

@@ -23,6 +23,17 @@ function tableOf(header: readonly string[], rows: readonly (readonly string[])[]
   return [line(header), line(header.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
+/** The warm start's gate and the alarm for a private code, where they were measured: cards of before have neither. */
+function warningsOf({ gate, code }: BundleCard["claims"]): string {
+  const gated = gate
+    ? `Gate of the warm start: its greedy claims of ${gate.category} or real, ${gate.from} tokens and more after the cue, at least ${gate.least.toFixed(2)} right: ${interval(gate.precision)} of ${gate.claims}, ${gate.passed ? "pass" : "FAIL"}.\n\n`
+    : "";
+  const coded = code
+    ? `The same claims said otherwise cost FVE: ${code.forms.map(({ form, loss }) => `${form} ${three(loss)}`).join(", ")}. ${code.alarms.length > 0 ? `ALARM: ${code.alarms.join("; ")}` : "No alarm for a code of the pair's own"}.\n\n`
+    : "";
+  return `${gated}${coded}`;
+}
+
 /** The card as Markdown. */
 export function renderCard(card: BundleCard, config: TrainConfig): string {
   const { claims, probes, target, fve } = card;
@@ -94,7 +105,7 @@ ${
     ? `\nAt the warm start's mix of categories the trained pair's precision is ${three(claims.at_warm_categories.trained)}, the warm start's ${three(claims.at_warm_categories.warm)}: the rest of the gain is choosing what to say.\n`
     : ""
 }
-By category, greedy, beside the warm start (claims: precision) and a linear probe of the same layer (accuracy where the fact holds):
+${warningsOf(claims)}By category, greedy, beside the warm start (claims: precision) and a linear probe of the same layer (accuracy where the fact holds):
 
 ${tableOf(["fact", "facts", "claims", "precision", "recall", "warm start", "probe"], categories)}
 

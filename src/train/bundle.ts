@@ -21,6 +21,7 @@ import { loadTarget } from "../nla/target.js";
 import type { Target } from "../nla/target.js";
 import { Device } from "../tensor/index.js";
 import { renderCard } from "./bundle-card.js";
+import { checksumsOf } from "./bundle-checksums.js";
 import type { TrainConfig } from "./config.js";
 import { readRows } from "./metrics-log.js";
 import type { Progress } from "./progress.js";
@@ -59,6 +60,8 @@ export interface BundleCard {
   readonly fve: { readonly greedy: Measured; readonly sampled: Measured; readonly warm: Measured };
   readonly shuffled_fve: Measured;
   readonly claims: ClaimReport;
+  /** sha256 of every model file, by its path in the bundle. Absent in bundles of before. */
+  readonly files?: Readonly<Record<string, string>>;
   /** The first documents of these rows alone, greedy: what a test can measure again in seconds. */
   readonly sample: {
     readonly documents: number;
@@ -172,6 +175,7 @@ export async function packBundle({
       interval: scores.greedy.intervals.shuffled_fve,
     },
     claims,
+    files: await checksumsOf(out),
     sample: await sampleOf(target, pair, maxNewTokens),
   };
   await writeFileAtomic(folder("numbers"), `${JSON.stringify(card, null, 1)}\n`);

@@ -219,6 +219,14 @@ export const configSchema = z
         z.number().positive().nullable().default(1),
         "Largest global norm of each gradient. null: never.",
       ),
+      freeze_reconstructor: key(
+        z.boolean().default(false),
+        "true: the reconstructor stays the warm start's, and only the verbalizer learns. A control: what is gained then is not an agreement between the two.",
+      ),
+      objective: key(
+        z.enum(["reward", "labels"]).default("reward"),
+        "labels: no RL; both models go on with their warm start's labels for as many steps of `prompts` · `group` examples, at RL's rates. A control: what more training alone gives.",
+      ),
       kl_coef: key(
         z.number().min(0).default(0.01),
         "Weight of the KL divergence (k3 estimate) from the warm-started verbalizer.",

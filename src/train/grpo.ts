@@ -10,6 +10,7 @@ import { groupAdvantages } from "./advantage.js";
 import type { TrainConfig } from "./config-schema.js";
 import { claimProgress, observePair } from "./held-out.js";
 import type { HeldOutRow } from "./held-out.js";
+import { languageAlarm, measuredBefore } from "./language-alarm.js";
 import { resumePoint, runLoop } from "./loop.js";
 import type { LoopOutputs, StepLog } from "./loop.js";
 import { policySamples, updatePolicy } from "./policy-update.js";
@@ -69,6 +70,7 @@ export async function runGrpo(
     await trainerR.restore(directory, "reconstructor-optimizer", countersOf(counters.reconstructor));
   }
   let cursor = resumed?.state.data ?? FIRST_ROW;
+  const before = await measuredBefore(outputs.metricsFile);
   let silent = counters.verbalizer?.silent ?? 0; // steps in a row without a signal
 
   const loop = {
@@ -115,7 +117,7 @@ export async function runGrpo(
         return failed ? [] : [{ text: explanation.text as string, vector }];
       });
       const regression =
-        explained.length > 0
+        explained.length > 0 && !settings.freeze_reconstructor
           ? await trainerR.step(
               regressionBatches(reconstructor, explained, settings.micro_batch),
               rates.reconstructor,
@@ -130,10 +132,12 @@ export async function runGrpo(
         reward: rewardOptions(settings),
       });
       const observed = performance.now();
+      const alarm = fields && languageAlarm(before, fields);
+      if (alarm) outputs.progress.note(alarm);
       const numbersOf = rolloutNumbers(rollouts, context.variance);
       return {
         row: {
-          // null: nothing was learnt from, because every group had equal rewards or every explanation had failed.
+          // null: nothing was learnt from, because every group had equal rewards, every explanation had failed, or it is frozen.
           loss: update && finite(update.loss),
           loss_reconstructor: regression && finite(regression.loss),
           ...numbersOf,
@@ -147,6 +151,7 @@ export async function runGrpo(
           skipped: trainerV.counters.skipped,
           skipped_reconstructor: trainerR.counters.skipped,
           ...(fields ? { eval: fields } : {}),
+          ...(alarm ? { alarm } : {}),
         },
         seconds: {
           ...seconds,

@@ -9,6 +9,8 @@ import type { RunFolder } from "./run-folder.js";
 /** What a run needs besides its config. */
 export interface RunOptions {
   readonly directory: string;
+  /** A run whose data and warm start are taken over where `directory` has none yet. */
+  readonly from?: string | undefined;
   readonly progress: Progress;
   readonly signal?: AbortSignal | undefined;
 }

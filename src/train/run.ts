@@ -18,9 +18,11 @@ import { loadTarget, targetDirectory } from "../nla/target.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
 import { checkLayer, loadConfig as loadModelConfig, Lora, threadsFor } from "../model/index.js";
 import { Device } from "../tensor/index.js";
+import { branchRun } from "./branch.js";
 import { corpusName } from "./config.js";
 import { configHash } from "./config.js";
 import type { TrainConfig } from "./config-schema.js";
+import { continueLabels } from "./continue-labels.js";
 import { runGrpo } from "./grpo.js";
 import type { HeldOutRow } from "./held-out.js";
 import { resumePoint } from "./loop.js";
@@ -32,6 +34,7 @@ import type { TrainingStage } from "./run-layout.js";
 import { makeData, openHeldOut, openLabelled, openVectors } from "./run-data.js";
 import { wordingOf } from "./wording.js";
 import { warmStartReconstructor, warmStartVerbalizer } from "./warm-start.js";
+import type { Storage } from "./warm-start.js";
 
 /**
  * Trains a pair, or goes on with a run that was stopped.
@@ -40,6 +43,7 @@ import { warmStartReconstructor, warmStartVerbalizer } from "./warm-start.js";
  * @throws NlaError of whatever is wrong with config, target, corpus or folder; the signal's reason after saving
  */
 export async function train(config: TrainConfig, options: RunOptions): Promise<string> {
+  if (options.from !== undefined) await branchRun(options.from, options.directory, config);
   await using run = await openRunFolder(options.directory, config);
   const threads = config.threads ?? threadsFor(await loadModelConfig(targetDirectory(config.target)));
   using device = Device.open({ threads });
@@ -71,7 +75,11 @@ export async function train(config: TrainConfig, options: RunOptions): Promise<s
   await run.runStage("rl", async (stage) => {
     await using verbalizer = await currentVerbalizer(context, contract, "rl");
     await using reconstructor = await currentReconstructor(context, contract, "rl");
-    if (config.rl.steps > 0) await reinforce(context, verbalizer.model, reconstructor.model, facts.baselines);
+    if (config.rl.steps > 0) {
+      if (config.rl.objective === "labels")
+        await goOnWithLabels(context, verbalizer.model, reconstructor.model);
+      else await reinforce(context, verbalizer.model, reconstructor.model, facts.baselines);
+    }
     await verbalizer.model.model.merge();
     await reconstructor.model.model.merge();
     await saveVerbalizer(
@@ -261,6 +269,46 @@ async function trainVerbalizer(context: RunContext, verbalizer: Verbalizer): Pro
   );
 }
 
+/** Saves both models into a checkpoint. */
+function pairStorage(context: RunContext, verbalizer: Verbalizer, reconstructor: Reconstructor): Storage {
+  return {
+    async save(folder) {
+      const facts = checkpointFacts(context, "rl");
+      await saveVerbalizer(path.join(folder, "verbalizer"), verbalizer, facts);
+      await saveReconstructor(path.join(folder, "reconstructor"), reconstructor, facts);
+    },
+  };
+}
+
+async function goOnWithLabels(
+  context: RunContext,
+  verbalizer: Verbalizer,
+  reconstructor: Reconstructor,
+): Promise<void> {
+  const { config } = context;
+  using rowsV = await openLabelled(context, "av_sft");
+  using rowsR = await openLabelled(context, "ar_sft");
+  const source = (rows: typeof rowsV, { steps, batch }: { steps: number; batch: number }) => ({
+    rowCount: rows.rowCount,
+    rows: (indices: readonly number[]) => rows.rows(indices),
+    read: steps * batch,
+  });
+  await continueLabels(
+    verbalizer,
+    reconstructor,
+    {
+      verbalizerRows: source(rowsV, config.verbalizer),
+      reconstructorRows: source(rowsR, config.reconstructor),
+      heldOut: await openHeldOut(context),
+      settings: config.rl,
+      log: config.log,
+      compute: config.compute,
+      outputs: outputsOf(context, "rl"),
+    },
+    pairStorage(context, verbalizer, reconstructor),
+  );
+}
+
 async function reinforce(
   context: RunContext,
   verbalizer: Verbalizer,
@@ -285,12 +333,6 @@ async function reinforce(
       variance: baselines.variance,
       outputs: outputsOf(context, "rl"),
     },
-    {
-      async save(folder) {
-        const facts = checkpointFacts(context, "rl");
-        await saveVerbalizer(path.join(folder, "verbalizer"), verbalizer, facts);
-        await saveReconstructor(path.join(folder, "reconstructor"), reconstructor, facts);
-      },
-    },
+    pairStorage(context, verbalizer, reconstructor),
   );
 }

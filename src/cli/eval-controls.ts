@@ -1,0 +1,69 @@
+// What `nla eval --controls` runs beside a pair on documents of the world: two models that see only text, and linear probes of the target. They
+// take minutes, so they are asked for. Thin: the models are evaluate/'s.
+import { explainByText } from "../evaluate/text-only-control.js";
+import { fitTextOnly } from "../evaluate/text-only.js";
+import { probeWorld } from "../evaluate/world-probes.js";
+import type { ProbeResult } from "../evaluate/world-probes.js";
+import type { ExplainedRow } from "../evaluate/explained-rows.js";
+import type { Nla } from "../nla/read.js";
+import { loadTarget } from "../nla/target.js";
+import { openProgress } from "../train/progress.js";
+import type { CommandContext } from "./program.js";
+import { targetOf } from "./target-of.js";
+
+const PROBE_DOCUMENTS = 700;
+/** Words that the short-sighted control sees. */
+export const SHORT_WINDOW = 12;
+const WINDOWS = [
+  { window: SHORT_WINDOW, name: `text only, last ${SHORT_WINDOW} words` },
+  { window: null, name: "text only, all of it" },
+] as const;
+
+/** A way of explaining, and what it said. */
+interface ControlRows {
+  readonly name: string;
+  readonly rows: readonly ExplainedRow[];
+}
+
+/** Explanations by text alone for the same tokens as a pair's greedy ones, and probes of the NLA's layer. */
+export async function controlsOf(
+  nla: Nla,
+  greedy: readonly ExplainedRow[],
+  {
+    model: named,
+    documents,
+    probeDocuments = PROBE_DOCUMENTS,
+  }: {
+    readonly model?: string;
+    /** Documents that the text-only models are fitted to. Defaults to their own. */
+    readonly documents?: number;
+    /** Defaults to 700. */
+    readonly probeDocuments?: number;
+  },
+  { stderr, env, json, signal }: CommandContext,
+): Promise<{ readonly lines: readonly ControlRows[]; readonly probes: readonly ProbeResult[] }> {
+  const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
+  const lines: ControlRows[] = [];
+  for (const { window, name } of WINDOWS) {
+    const live = progress.stage(name, { total: null });
+    const model = await fitTextOnly({
+      window,
+      ...(documents === undefined ? {} : { documents }),
+      signal,
+      onProgress: (step) => live.report({ step }),
+    });
+    lines.push(
+      { name, rows: await explainByText(model, nla, greedy, "surest") },
+      {
+        name: "  at the pair's categories",
+        rows: await explainByText(model, nla, greedy, "pair's categories"),
+      },
+    );
+    live.end("done");
+  }
+  using target = await loadTarget(targetOf(named, nla.target), nla.verbalizer.model.device);
+  const live = progress.stage("probes", { total: null });
+  const probes = await probeWorld(target, { layers: [nla.layer], documents: probeDocuments, signal });
+  live.end("done");
+  return { lines, probes };
+}
