@@ -2,6 +2,8 @@
 import { existsSync } from "node:fs";
 import { NlaError } from "../error.js";
 import { BUNDLED, targetDirectory } from "../nla/target.js";
+import { localFolder } from "./hub-names.js";
+import type { CommandContext } from "./program.js";
 
 /**
  * The target's name or path.
@@ -20,4 +22,18 @@ export function targetOf(named: string | undefined, stated: string | null): stri
     wanted: `a model folder, or a bundled model (${BUNDLED.join(", ")})`,
     next: "Give --model the folder of the model that the NLA was trained for.",
   });
+}
+
+/**
+ * The same, where the sidecar may name a model of the hub: it is brought into the cache first. (`--model` was by then.)
+ *
+ * @throws NlaError `hub.*`, and as {@link targetOf}
+ */
+export async function bringTarget(
+  named: string | undefined,
+  stated: string | null,
+  context: Pick<CommandContext, "env" | "stderr" | "json" | "signal">,
+): Promise<string> {
+  if (named === undefined && stated !== null) await localFolder(stated, context);
+  return targetOf(named, stated);
 }
