@@ -1,6 +1,7 @@
 // A data file with its sidecar: columns of its stage, row counts, every row. What a document may do in one file but not in two is
 // check-folder.ts.
 import { createHash } from "node:crypto";
+import { listKindOf } from "../data/arrow-schema.js";
 import { openParquet, DOC_COLUMN, VECTOR_COLUMN } from "../data/parquet.js";
 import type { ParquetChunk, ParquetFile } from "../data/parquet.js";
 import { datasetSidecarPath } from "../data/sidecar.js";
@@ -19,6 +20,7 @@ import {
   LAYER_COLUMN,
   PROMPT_COLUMN,
   RESPONSE_COLUMN,
+  TEXT_COLUMN,
 } from "../pipeline/columns.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { checkSidecar } from "./check-sidecar.js";
@@ -38,8 +40,12 @@ export interface CheckedDataset {
   readonly sidecar: DatasetSidecar | null;
   /** The documents, as hashes: a corpus of millions has long names. */
   readonly documents: ReadonlySet<string>;
+  /** Hashes of each document's first 200, 400, 800, ... characters, as far as some row has them. */
+  readonly openings: ReadonlyMap<string, readonly string[]>;
   readonly rows: number;
 }
+
+const OPENING_CHARACTERS = [200, 400, 800, 1600, 3200];
 
 /** Checks a Parquet file, every row of it. A tokenizer, if there is one, is compared with the sidecar. */
 export async function checkDataset(
@@ -59,15 +65,16 @@ export async function checkDataset(
   }
   const sidecar = read?.kind === "nla_dataset" ? read : null;
   const documents = new Set<string>();
+  const openings = new Map<string, readonly string[]>();
   const parquet = await findings.of(() => openParquet(file));
-  if (parquet === null) return { file, sidecar, documents, rows: 0 };
+  if (parquet === null) return { file, sidecar, documents, openings, rows: 0 };
   try {
     checkShape(parquet, sidecar, findings);
-    await findings.of(() => checkRows(parquet, sidecar, documents, findings));
+    await findings.of(() => checkRows(parquet, sidecar, { documents, openings }, findings));
   } finally {
     parquet.close();
   }
-  return { file, sidecar, documents, rows: parquet.rowCount };
+  return { file, sidecar, documents, openings, rows: parquet.rowCount };
 }
 
 function checkShape(parquet: ParquetFile, sidecar: DatasetSidecar | null, findings: Findings): void {
@@ -79,6 +86,16 @@ function checkShape(parquet: ParquetFile, sidecar: DatasetSidecar | null, findin
       found: "0 rows",
       wanted: "at least one",
       next: "Check the stage before: its corpus, its shares, its labels.",
+    });
+  }
+  const { arrowSchema } = parquet;
+  if (vectorWidth !== null && (arrowSchema === null || listKindOf(arrowSchema, VECTOR_COLUMN) !== "fixed")) {
+    findings.add("warning", {
+      code: "check.variable-list",
+      subject: `${file}: ${VECTOR_COLUMN}`,
+      found: arrowSchema === null ? "no Arrow schema" : "a list of variable length",
+      wanted: "a fixed-size list in the Arrow schema",
+      next: "It reads here; pyarrow's older gathers overflow on such lists above 4 GiB. Write it anew with `nla data cast`.",
     });
   }
   if (sidecar === null) return;
@@ -150,7 +167,7 @@ const ROW_RULES: Readonly<Record<string, readonly ["error" | "warning", string, 
 async function checkRows(
   parquet: ParquetFile,
   sidecar: DatasetSidecar | null,
-  documents: Set<string>,
+  { documents, openings }: { documents: Set<string>; openings: Map<string, readonly string[]> },
   findings: Findings,
 ): Promise<void> {
   const faults = new RowFaults();
@@ -167,6 +184,7 @@ async function checkRows(
       });
     }
     if (names.has(DOC_COLUMN)) documentRows(chunk, names.has(COUNT_COLUMN), { faults, documents, positions });
+    if (names.has(DOC_COLUMN) && names.has(TEXT_COLUMN)) openingRows(chunk, openings);
     if (names.has(LABEL_COLUMN)) {
       chunk.strings(LABEL_COLUMN).forEach((label, row) => {
         if (label.trim() === "") faults.add("empty-label", chunk.start + row, JSON.stringify(label));
@@ -218,6 +236,20 @@ function vectorRows(chunk: ParquetChunk, faults: RowFaults, norms: { least: numb
 
 function hashOf(text: string): string {
   return createHash("sha256").update(text).digest("base64").slice(0, 16);
+}
+
+function openingRows(chunk: ParquetChunk, openings: Map<string, readonly string[]>): void {
+  const texts = chunk.strings(TEXT_COLUMN);
+  chunk.strings(DOC_COLUMN).forEach((id, row) => {
+    const text = texts[row] as string;
+    const lengths = OPENING_CHARACTERS.filter((length) => text.length >= length);
+    const key = hashOf(id);
+    if (lengths.length <= (openings.get(key)?.length ?? 0)) return;
+    openings.set(
+      key,
+      lengths.map((length) => hashOf(text.slice(0, length))),
+    );
+  });
 }
 
 function documentRows(

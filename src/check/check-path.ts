@@ -121,6 +121,7 @@ async function checkFolder(folder: string, { checked, findings, tokenizer }: Fol
     sets.push(await checkDataset(file, findings, tokenizer));
   }
   checkOverlap(sets, findings);
+  checkEqualTexts(sets, findings);
   await checkTemporaries(folder, findings);
 }
 
@@ -190,6 +191,42 @@ function checkOverlap(sets: readonly CheckedDataset[], findings: Findings): void
       found: `${shared} documents in both`,
       wanted: "every document in one set: two positions of a document share their text",
       next: "Split by document again (`nla data split`) and build the sets anew.",
+    });
+  }
+}
+
+/** One document under two ids, in two sets: told by how far both are known to be the same. */
+function checkEqualTexts(sets: readonly CheckedDataset[], findings: Findings): void {
+  const owner = new Map<string, { id: string; levels: number; file: string; set: string }>();
+  const shared = new Map<string, { pairs: Set<string>; files: string }>();
+  for (const { file, openings } of sets) {
+    const set = setOf(file);
+    if (set === null) continue;
+    for (const [id, hashes] of openings) {
+      const levels = hashes.length;
+      // The longest opening that both have decides: conversations may begin alike.
+      const twin = hashes.findLast((hash, i) => {
+        const first = owner.get(hash);
+        const whole = first !== undefined && (i + 1 === levels || i + 1 === first.levels);
+        return whole && first.id !== id && first.set !== set;
+      });
+      for (const hash of hashes) if (!owner.has(hash)) owner.set(hash, { id, levels, file, set });
+      const other = twin === undefined ? undefined : owner.get(twin);
+      if (other === undefined) continue;
+      const pair = [set, other.set].sort().join();
+      const known = shared.get(pair);
+      const documents = [id, other.id].sort().join();
+      if (known) known.pairs.add(documents);
+      else shared.set(pair, { pairs: new Set([documents]), files: `${other.file} and ${file}` });
+    }
+  }
+  for (const { pairs, files } of shared.values()) {
+    findings.add("warning", {
+      code: "check.equal-text",
+      subject: files,
+      found: `${pairs.size} texts in both, under other ids`,
+      wanted: "every text in one set",
+      next: "The corpus has documents twice: remove copies before extracting, or what is held out was trained on.",
     });
   }
 }

@@ -20,6 +20,7 @@ import { readShown } from "../pipeline/show.js";
 import type { Shown } from "../pipeline/show.js";
 import { shuffleRows } from "../pipeline/shuffle.js";
 import { splitByDocument } from "../pipeline/split.js";
+import { castCommand, controlCommand, joinCommand, mergeCommand, recoverCommand } from "./data-reuse.js";
 import { runCommand } from "./data-run.js";
 import { deviceFor } from "./device-for.js";
 import { loadModelTokenizer } from "../nla/checkpoint-place.js";
@@ -424,5 +425,18 @@ export const dataCommand: CommandEntry = {
     { command: "nla data extract --help", does: "the first stage" },
     { command: "nla data show FILE", does: "what a stage wrote" },
   ],
-  commands: [runCommand, extract, split, label, build, shuffle, show],
+  commands: [
+    runCommand,
+    extract,
+    split,
+    label,
+    build,
+    shuffle,
+    show,
+    joinCommand,
+    recoverCommand,
+    mergeCommand,
+    castCommand,
+    controlCommand,
+  ],
 };

@@ -20,7 +20,7 @@ import type { CommandContext, CommandEntry } from "./program.js";
 import { contractOptions } from "./contract-options.js";
 import { quantizeNlaOption, quantizeOption } from "./quantize.js";
 import { ReadingPage } from "./reading-page.js";
-import { targetOf } from "./target-of.js";
+import { bringTarget } from "./target-of.js";
 
 // Small passes, so that the first readings come soon; their size changes no reading.
 const BATCH = 16;
@@ -155,7 +155,7 @@ export async function explainText(
   const { stdout, json, signal } = context;
   using device = await deviceFor(verbalizerFolders(pair), { threads });
   using nla = await pairOf(settings, device, context);
-  using target = await loadTarget(targetOf(model, nla.target), device, quantize);
+  using target = await loadTarget(await bringTarget(model, nla.target, context), device, quantize);
   const { length } = target.tokenizer.encode(text, { addSpecialTokens: true });
   const page = json ? null : new ReadingPage(context);
   const reading = await read(target, nla, text, {

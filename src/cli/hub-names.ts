@@ -8,7 +8,7 @@ const REPORT_BYTES = 32 * 2 ** 20;
 /** The folder of a hub name, downloaded if it has to be; anything else as it is. @throws NlaError `hub.*` */
 export async function localFolder(
   name: string,
-  { env, stderr, json, signal }: CommandContext,
+  { env, stderr, json, signal }: Pick<CommandContext, "env" | "stderr" | "json" | "signal">,
 ): Promise<string> {
   const hub = parseHubName(name);
   if (hub === null) return name;

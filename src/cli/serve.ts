@@ -10,7 +10,7 @@ import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
-import { targetOf } from "./target-of.js";
+import { bringTarget } from "./target-of.js";
 
 interface ServeFlags {
   readonly model?: string;
@@ -115,7 +115,7 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
           contract: flags.contract,
           reconstructorContract: flags.arContract,
         });
-      using target = await loadTarget(targetOf(flags.model, nla?.target ?? null), device);
+      using target = await loadTarget(await bringTarget(flags.model, nla?.target ?? null, context), device);
       const { rows: maxRows, context: maxTokens, queue: maxQueue, compute, maxPositions } = flags;
       const batching = { maxRows, maxTokens, maxQueue, compute };
       await using served = new ServedModel(target.name, target.model, target.tokenizer, batching);

@@ -2,7 +2,7 @@
 //
 // Parquet itself has only lists; pyarrow keeps the exact types in a base64 Arrow IPC message (a FlatBuffer) beside them.
 // Only what our columns need is encoded: integers, floats, booleans, strings, fixed-size lists and lists of structs.
-// Not an Arrow reader: nothing here looks at such an entry, and a file without one is read just as well.
+// Of an entry that is there only the kind of a list is read; a file without one is read just as well.
 
 /** An Arrow type of our columns. */
 export type ArrowType =
@@ -39,6 +39,44 @@ export function encodeArrowSchema(fields: readonly ArrowField[]): string {
   view.setUint32(4, padded, true);
   out.set(body, 8);
   return Buffer.from(out.buffer).toString("base64");
+}
+
+/** What Arrow readers take a column of lists for; null where the schema lacks the column or cannot be read. */
+export function listKindOf(schema: string, column: string): "fixed" | "variable" | null {
+  const bytes = Buffer.from(schema, "base64");
+  try {
+    const start = bytes.readUInt32LE(0) === 0xffffffff ? 8 : 4; // files before Arrow 0.15 lack the mark
+    const message = start + bytes.readUInt32LE(start);
+    const header = fieldAt(bytes, message, 2);
+    if (header === null) return null;
+    const list = fieldAt(bytes, header + bytes.readUInt32LE(header), 1);
+    if (list === null) return null;
+    const fields = list + bytes.readUInt32LE(list);
+    for (let i = 0; i < bytes.readUInt32LE(fields); i++) {
+      const at = fields + 4 + 4 * i;
+      const field = at + bytes.readUInt32LE(at);
+      const name = fieldAt(bytes, field, 0);
+      if (name === null) continue;
+      const text = name + bytes.readUInt32LE(name);
+      if (bytes.toString("utf8", text + 4, text + 4 + bytes.readUInt32LE(text)) !== column) continue;
+      const kind = fieldAt(bytes, field, 2);
+      if (kind === null) return null;
+      return bytes[kind] === TYPE["fixed-list"] ? "fixed" : "variable";
+    }
+    return null;
+  } catch (thrown) {
+    if (thrown instanceof RangeError) return null; // an offset beyond the end: the entry is damaged
+    throw thrown;
+  }
+}
+
+/** Where slot `index` of the table at `table` is; null where it is left out. */
+function fieldAt(bytes: Buffer, table: number, index: number): number | null {
+  const vtable = table - bytes.readInt32LE(table);
+  const place = 4 + 2 * index;
+  if (place >= bytes.readUInt16LE(vtable)) return null;
+  const offset = bytes.readUInt16LE(vtable + place);
+  return offset === 0 ? null : table + offset;
 }
 
 function schemaTable(fields: readonly ArrowField[]): Table {

@@ -1,7 +1,15 @@
 // Downloads from a server that speaks the hub's protocol and misbehaves as networks do: connections that drop, bytes that change, files
 // that are gone, a hub that is down.
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -9,6 +17,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { runNla } from "../cli/testing/run-nla.js";
+import { writeUntrainedPair } from "../nla/testing/untrained-pair.js";
+import { Device } from "../tensor/index.js";
 import { cachedSnapshot, parseHubName } from "./hub-cache.js";
 import { downloadSnapshot } from "./hub-download.js";
 
@@ -245,5 +255,33 @@ describe("a download", () => {
     expect(existsSync(out)).toBe(true);
     const checked = await runNla(["check", "org/tiny@main", "--json"], { env });
     expect(JSON.parse(checked.out)).toMatchObject({ kind: "checkpoint", findings: [] });
+  });
+
+  it("a target that a sidecar names is downloaded, and then found in the cache", async () => {
+    const pair = path.join(home, "pair");
+    using device = Device.open({ threads: 1 });
+    await writeUntrainedPair(pair, device);
+    const sidecar = path.join(pair, "verbalizer/nla_meta.yaml");
+    const named = readFileSync(sidecar, "utf8").replace(
+      "base_checkpoint: aidreams260K",
+      "base_checkpoint: org/tiny",
+    );
+    expect(named).toContain("base_checkpoint: org/tiny");
+    writeFileSync(sidecar, named);
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+    const explain = () => {
+      const args = ["explain", "A dog ran.", "--nla", pair, "--positions", "-1", "--threads", "1", "--json"];
+      return runNla(args, { env });
+    };
+    asked.length = 0;
+    const first = await explain();
+    expect(first.code, first.err + first.out).toBe(0);
+    expect(asked.some(({ url }) => url.includes("/resolve/"))).toBe(true);
+    trouble.down = true;
+    const second = await explain();
+    expect([second.code, second.out]).toEqual([0, first.out]);
+    writeFileSync(sidecar, named.replace("org/tiny", "org/nowhere"));
+    const third = await explain();
+    expect(JSON.parse(third.out)).toMatchObject({ error: { code: "cli.target" } });
   });
 });

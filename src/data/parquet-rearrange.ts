@@ -121,7 +121,7 @@ export async function filterParquet(
 }
 
 /** All columns of `source` as they will be written. @throws NlaError `parquet.column-type` for one that is none of ours. */
-function carriedColumns({ path: file, columns }: ParquetFile): readonly ColumnToWrite[] {
+export function carriedColumns({ path: file, columns }: ParquetFile): readonly ColumnToWrite[] {
   return columns.map(({ name, type, stored }) => {
     if (type !== "other")
       return { name, type: typeof type === "object" ? { vector: Math.max(1, type.vector) } : type };

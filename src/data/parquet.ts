@@ -67,6 +67,8 @@ export interface ParquetFile {
   readonly columns: readonly ParquetColumn[];
   /** Width of `activation_vector` in the first row; null without such a column or without rows. */
   readonly vectorWidth: number | null;
+  /** The base64 Arrow schema that Arrow readers go by; null where the file has none. */
+  readonly arrowSchema: string | null;
   chunks(options?: ChunkOptions): AsyncGenerator<ParquetChunk, void, undefined>;
   close(): void;
 }
@@ -82,7 +84,7 @@ export async function openParquet(file: string, options: DuckOptions = {}): Prom
   await checkFrame(full);
   const instance = await openDuck(options);
   try {
-    const { columns, rowCount } = await describe(instance, full);
+    const { columns, rowCount, arrowSchema } = await describe(instance, full);
     const vector = columns.find(({ name }) => name === VECTOR_COLUMN)?.type;
     const width = typeof vector === "object" && rowCount > 0 ? vector.vector : null;
     return {
@@ -90,7 +92,9 @@ export async function openParquet(file: string, options: DuckOptions = {}): Prom
       rowCount,
       columns,
       vectorWidth: width,
-      chunks: (chunkOptions = {}) => readChunks(instance, { path: full, rowCount, columns }, chunkOptions),
+      arrowSchema,
+      chunks: (chunkOptions = {}) =>
+        readChunks(instance, { path: full, rowCount, columns, arrowSchema }, chunkOptions),
       close: () => instance.closeSync(),
     };
   } catch (thrown) {
@@ -136,6 +140,7 @@ async function checkFrame(file: string): Promise<void> {
 interface Described {
   readonly columns: readonly ParquetColumn[];
   readonly rowCount: number;
+  readonly arrowSchema: string | null;
 }
 
 async function describe(instance: DuckDBInstance, file: string): Promise<Described> {
@@ -146,6 +151,10 @@ async function describe(instance: DuckDBInstance, file: string): Promise<Describ
       `SELECT num_rows FROM parquet_file_metadata(${sqlPath(file)})`,
     );
     const rowCount = Number(count.getRows()[0]?.[0]);
+    const notes = await connection.runAndReadAll(
+      `SELECT decode(value) FROM parquet_kv_metadata(${sqlPath(file)}) WHERE decode(key) = 'ARROW:schema'`,
+    );
+    const arrowSchema = (notes.getRows()[0]?.[0] as string | undefined) ?? null;
     const empty = await connection.runAndReadAll(`SELECT * FROM ${source} LIMIT 0`);
     const names = empty.columnNames();
     const types = empty.columnTypes();
@@ -161,7 +170,7 @@ async function describe(instance: DuckDBInstance, file: string): Promise<Describ
       const type = kind === "vector" ? { vector: widths.get(name) ?? 0 } : kind;
       return { name, type, stored: String(types[i]) };
     });
-    return { columns, rowCount };
+    return { columns, rowCount, arrowSchema };
   } finally {
     connection.closeSync();
   }

@@ -85,7 +85,8 @@ export interface Extraction {
  * Documents in their order, positions in the order drawn.
  *
  * @throws NlaError `model.layer`, `corpus.*`, `extract.positions` (settings that allow no position), `extract.no-rows` where every
- *   document is too short, `extract.not-finite` for NaN or infinite activations, `disk.full`
+ *   document is too short, `corpus.padding` for a document that spells the
+ *   padding token, `extract.not-finite` for NaN or infinite activations, `disk.full`
  */
 export async function extractActivations(options: ExtractOptions): Promise<Extraction> {
   const { target, layer, corpus, out, memoryLimitMb = 512, debugText = true, textAfter = 0 } = options;
@@ -188,6 +189,7 @@ async function* chunksOf(
     counts.documents++;
     counts.corpusName = corpusName(document, corpus);
     const ids = tokensOf(document);
+    checkPadding(document.id, ids, tokenizer);
     const drawn = drawPositions({
       ids,
       specialIds: tokenizer.allSpecialIds,
@@ -296,4 +298,18 @@ function textBehind(
   // A token has at least one character, unless it is a byte: a character has at most four.
   if (text.length < characters) text = decoded(4 * characters);
   return text.slice(0, characters).join("");
+}
+
+// In training that token is masked, so a vector that attended to one is of a text that no set can hold. A tokenizer without a padding
+// token of its own takes another's (end, unknown), which texts may have.
+function checkPadding(id: string, ids: readonly number[], tokenizer: Tokenizer): void {
+  const { padId, eosId, unkId, bosId } = tokenizer;
+  if (padId === null || [eosId, unkId, bosId].includes(padId) || !ids.includes(padId)) return;
+  throw new NlaError({
+    code: "corpus.padding",
+    subject: `document ${id}`,
+    found: `the padding token (${padId}) at token ${ids.indexOf(padId)}`,
+    wanted: "text that does not spell it",
+    next: "Take the document out of the corpus, or the token's text out of the document.",
+  });
 }

@@ -3,11 +3,11 @@
 import { DOC_COLUMN, VECTOR_COLUMN } from "../data/parquet.js";
 import type { ParquetChunk } from "../data/parquet.js";
 import { NlaError } from "../error.js";
-import { extractExplanation } from "../nla/explanation.js";
-import { EXPLANATION_PLACEHOLDER, parseTemplate } from "../nla/template.js";
-import { COUNT_COLUMN, LABEL_COLUMN, PROMPT_COLUMN, RESPONSE_COLUMN, TEXT_COLUMN } from "./columns.js";
+import { COUNT_COLUMN, TEXT_COLUMN } from "./columns.js";
 import { openDataFile } from "./data-file.js";
 import type { DataFile } from "./data-file.js";
+import { labelColumn } from "./label-column.js";
+import type { LabelColumn } from "./label-column.js";
 
 // At width 3584 a block is 15 MB. A batch that straddles two blocks and a reader of evaluation rows beside it need three.
 const BLOCK_ROWS = 1024;
@@ -166,33 +166,4 @@ class BlockReader implements TrainingRows {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-interface LabelColumn {
-  readonly name: string;
-  readonly wrapping: string;
-  /** The label in a value; null where it is not wrapped as it should be. */
-  unwrap(value: string): string | null;
-}
-
-/** Where a file has its labels; null if nowhere. */
-function labelColumn({ parquet, sidecar }: DataFile): LabelColumn | null {
-  const has = (name: string): boolean =>
-    parquet.columns.some((column) => column.name === name && column.type === "string");
-  if (has(LABEL_COLUMN)) return { name: LABEL_COLUMN, wrapping: "nothing", unwrap: (value) => value };
-  const format = sidecar.format.kind;
-  if (has(RESPONSE_COLUMN)) {
-    const unwrap = (value: string) => extractExplanation(value, { format });
-    return { name: RESPONSE_COLUMN, wrapping: format, unwrap };
-  }
-  if (!has(PROMPT_COLUMN) || sidecar.templates.ar === null) return null;
-  const { before, after, raw } = parseTemplate(sidecar.templates.ar, EXPLANATION_PLACEHOLDER);
-  return {
-    name: PROMPT_COLUMN,
-    wrapping: JSON.stringify(raw.slice(0, 80)),
-    unwrap: (value) =>
-      value.length >= before.length + after.length && value.startsWith(before) && value.endsWith(after)
-        ? value.slice(before.length, value.length - after.length)
-        : null,
-  };
 }

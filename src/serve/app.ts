@@ -84,7 +84,7 @@ function routesOf({ target, generator, nla, version }: AppOptions): Route[] {
     get("/get_model_info", "what stands behind /generate", (c) =>
       c.json({
         model_path: generator.name,
-        tokenizer_path: generator.tokenizer.directory,
+        tokenizer_path: generator.name,
         is_generation: true,
         weight_version: "default",
         hidden_size: dim,

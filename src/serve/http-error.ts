@@ -22,11 +22,34 @@ export function statusOf(thrown: unknown): Status {
   return STATUS[thrown.code] ?? (ASKED_WRONG.test(thrown.code) ? 400 : 500);
 }
 
-/** The body of an error: `{error: {message, type, code, subject, found, wanted, next}}`. A fault of ours shows no stack to strangers. */
+// Folders of this machine are nobody's business; the last name in a path says which file it was. Greedy, so that folders with blanks go
+// too. Only what stands after a blank, a quote or a bracket begins a path: "and/or" and "</tag>" do not.
+const FOLDERS = /(?<=^|[\s"'`([=])(?:[A-Za-z]:\\[^"'`\n:]*\\|\/[^"'`\n:]*\/)/g;
+
+function withoutFolders(text: string): string {
+  return text.replaceAll(FOLDERS, "");
+}
+
+/** A model's name for strangers: of a path the last part. */
+export function publicName(name: string): string {
+  return /^([/\\.]|[A-Za-z]:\\)/.test(name)
+    ? (name.split(/[/\\]/).findLast((part) => part !== "") ?? name)
+    : name;
+}
+
+/**
+ * The body of an error: `{error: {message, type, code, subject, found, wanted, next}}`. It shows no stack and no folder of this machine.
+ * Errors about the request (`http.*`) are made of what the client sent, and stay as they are.
+ */
 export function errorBody(thrown: unknown): { readonly error: Readonly<Record<string, string>> } {
   const type = statusOf(thrown) >= 500 ? "server_error" : "invalid_request_error";
-  if (thrown instanceof NlaError) return { error: { message: thrown.message, type, ...thrown.toJSON() } };
-  return { error: { message: `unexpected: ${messageOf(thrown)}`, type, code: "unexpected" } };
+  if (!(thrown instanceof NlaError)) {
+    const message = withoutFolders(messageOf(thrown));
+    return { error: { message: `unexpected: ${message}`, type, code: "unexpected" } };
+  }
+  const facts = Object.entries({ message: thrown.message, type, ...thrown.toJSON() });
+  const shown = thrown.code.startsWith("http.") ? (text: string) => text : withoutFolders;
+  return { error: Object.fromEntries(facts.map(([key, text]) => [key, shown(String(text))])) };
 }
 
 /** An error about a request. */

@@ -8,7 +8,7 @@ import { reconstructionScores } from "../nla/fidelity.js";
 import type { Nla } from "../nla/read.js";
 import { activationsOf } from "../nla/target.js";
 import type { Target } from "../nla/target.js";
-import { errorBody, requestError } from "./http-error.js";
+import { errorBody, publicName, requestError } from "./http-error.js";
 import type { EXPLAIN, READING, RECONSTRUCT, SCORE } from "./schemas.js";
 import type { ServedModel } from "./served-model.js";
 
@@ -172,8 +172,8 @@ export function sourcesRoute(c: Context, served: ServedNla | null): Response {
   if (served === null) return c.json({ sources: [] });
   const { contract } = served.nla.verbalizer;
   const source = {
-    id: `${served.target.name}-l${contract.layer}`,
-    model: served.target.name,
+    id: `${publicName(served.target.name)}-l${contract.layer}`,
+    model: publicName(served.target.name),
     layer_index: contract.layer,
     d_model: contract.dim,
     format: contract.format,

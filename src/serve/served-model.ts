@@ -4,6 +4,7 @@ import { Batcher } from "../model/index.js";
 import type { BatcherOptions, Decoder } from "../model/index.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import type { Embeds } from "./embeds.js";
+import { publicName } from "./http-error.js";
 
 /** What a request is continued from: token ids, or rows in their place. */
 export type Prompt = { readonly ids: readonly number[] } | { readonly embeds: Embeds };
@@ -42,6 +43,7 @@ export interface Completion extends Progress {
 
 /** One model of the server. It borrows the decoder. */
 export class ServedModel implements AsyncDisposable {
+  /** Of a path the last part: clients see it. */
   readonly name: string;
   readonly decoder: Decoder;
   readonly tokenizer: Tokenizer;
@@ -49,7 +51,7 @@ export class ServedModel implements AsyncDisposable {
   readonly stopTokens: readonly number[];
 
   constructor(name: string, decoder: Decoder, tokenizer: Tokenizer, options: BatcherOptions = {}) {
-    this.name = name;
+    this.name = publicName(name);
     this.decoder = decoder;
     this.tokenizer = tokenizer;
     this.batcher = new Batcher(decoder, options);
