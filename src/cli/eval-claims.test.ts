@@ -1,6 +1,6 @@
 // Claims of data-set rows: positions that count BOS, missing explanations, the report's marks and tables, the command's table.
 import { describe, expect, it } from "vitest";
-import { renderClaims } from "./eval-claims.js";
+import { renderClaims, renderWarmGate, WARM_GATE } from "./eval-claims.js";
 import { Chooser } from "../world/chooser.js";
 import { worldDocument } from "../world/documents.js";
 import { labelAt } from "../world/labels.js";
@@ -38,6 +38,25 @@ describe("claims of rows", () => {
     expect(html).toMatch(/class="claim unparsed" title="no claim"><b>~<\/b>fluent &lt;b&gt;/);
     expect(markedExplanation("text:train:1", 3, "a .")).toBeNull();
     expect(markedExplanation(docId, 500, "a .")).toBeNull();
+  });
+
+  it("pass or fail the gate of a warm start by its far claims of test or real", () => {
+    const far = Array.from({ length: 60 }, (_, index) => worldDocument(1, index)).flatMap((document) => {
+      const truth = document.facts.find(({ category }) => category === WARM_GATE.category);
+      return truth && document.words.length > 70 ? [{ document, side: truth.value }] : [];
+    });
+    const gateOf = (wrongFor: number) => {
+      const said = far.map(({ document, side }, i) => {
+        const claimed = i < wrongFor === (side === "real") ? "a test" : "real";
+        const docId = `world-1:train:${document.index}`;
+        return { docId, position: 60, explanation: `this seems to be ${claimed} .` };
+      });
+      return renderWarmGate({ scores: worldClaims(said, { seed: 0, resamples: 20 }) });
+    };
+    expect(far.length).toBeGreaterThan(20);
+    expect(gateOf(0)).toMatch(/36 tokens and more .*0\.95: pass, 1\.000 .* of \d+ claims/);
+    expect(gateOf(5)).toMatch(/FAIL, 0\.\d+ /);
+    expect(renderWarmGate({ scores: null })).toBe("");
   });
 
   it("stand in tables beside their controls", () => {

@@ -53,7 +53,13 @@ export function renderClaims({ lines, full_label_fve, at_warm_categories }: Clai
     (at_warm_categories
       ? ` At the warm start's mix of categories, greedy precision is ${at_warm_categories.trained.toFixed(3)}, against its own ${at_warm_categories.warm.toFixed(3)}: what is more than that comes from choosing what to say.`
       : "");
-  return [overall, wrap(meaning, WIDTH).join("\n"), categoryTable(pair, warm), distances(pair)]
+  return [
+    overall,
+    wrap(meaning, WIDTH).join("\n"),
+    categoryTable(pair, warm),
+    distances(pair),
+    warm ? renderWarmGate(warm) : "",
+  ]
     .filter((part) => part !== "")
     .join("\n\n");
 }
@@ -94,6 +100,18 @@ const CARRIED: ReadonlySet<Category> = new Set([
   "goal",
   "object",
 ]);
+
+/** What the warm start's claims of test or real have to reach where the cue is far, before reinforcement learning is worth its time. */
+export const WARM_GATE = { category: "test", from: 36, least: 0.95 } as const;
+
+/** The warm start's gate with what was found; "" where it makes no such claim at that distance and there is nothing to judge. */
+export function renderWarmGate({ scores }: Pick<ClaimLine, "scores">): string {
+  const { category, from, least } = WARM_GATE;
+  const found = scores?.byDistance.find((each) => each.category === category && each.from === from);
+  if (!found) return "";
+  const verdict = found.precision.value >= least ? "pass" : "FAIL";
+  return `Gate of a warm start, test or real right at ${from} tokens and more in at least ${least.toFixed(2)}: ${verdict}, ${interval(found.precision)} of ${found.claims} claims.`;
+}
 
 function distances({ scores }: { readonly scores: ClaimScores | null }): string {
   const found = (scores?.byDistance ?? []).filter(({ category }) => CARRIED.has(category));

@@ -87,7 +87,7 @@ export const BUNDLE_LAYOUT = {
 /** Documents that the card is measured on: in no training set and in no probe. */
 export const CARD_ROWS = { start: 40_000_000, documents: 250, positions: 4 } as const;
 const SAMPLE_DOCUMENTS = 60;
-const PROBE_DOCUMENTS = 700;
+const PROBE_DOCUMENTS = 2000;
 // Of the logs only every so many steps are kept, and every evaluation.
 const LOG_EVERY = 10;
 
