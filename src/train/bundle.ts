@@ -32,7 +32,7 @@ import { trainTarget } from "./train-target.js";
 /** Where the bundle is made, from what. */
 export interface BundleOptions {
   readonly target: TargetConfig;
-  /** Its target is the bundled name `smallworld`, which lies in `out` by then. */
+  /** Trained on the target of `targetRun`, whatever target it names; the card shows it as it is. */
   readonly nla: TrainConfig;
   /** Run folders of both trainings. */
   readonly targetRun: string;
@@ -98,26 +98,32 @@ const LOG_EVERY = 10;
  * @throws NlaError of either training; the signal's reason after saving
  */
 export async function makeBundle(options: BundleOptions): Promise<BundleCard> {
-  const { target, nla, targetRun, nlaRun, out, progress, signal } = options;
+  const { target, nla, targetRun, nlaRun, progress, signal } = options;
   const running = { progress, ...(signal ? { signal } : {}) };
   const trained = await trainTarget(target, { ...running, directory: targetRun });
-  await mkdir(out, { recursive: true });
-  await rm(path.join(out, BUNDLE_LAYOUT.target), { recursive: true, force: true });
-  await cp(trained, path.join(out, BUNDLE_LAYOUT.target), { recursive: true });
-  await train(nla, { ...running, directory: nlaRun });
-  return await packBundle(options);
+  // Of the run's own target, so that the bundle stays whole, old target with old pair, until both are new.
+  await train({ ...nla, target: trained }, { ...running, directory: nlaRun });
+  return await packBundle({ ...options, trained });
 }
 
-/** Puts a finished pair into the bundle, measures it as it ships, and writes card and logs. */
+/**
+ * Puts a finished target and pair into the bundle, measures them as they ship, and writes card and logs.
+ *
+ * @param options.trained folder of the target
+ */
 export async function packBundle({
+  trained,
   targetRun,
   nlaRun,
   nla,
   out,
   progress,
   signal,
-}: BundleOptions): Promise<BundleCard> {
+}: BundleOptions & { readonly trained: string }): Promise<BundleCard> {
   const folder = (name: keyof typeof BUNDLE_LAYOUT) => path.join(out, BUNDLE_LAYOUT[name]);
+  await mkdir(out, { recursive: true });
+  await rm(folder("target"), { recursive: true, force: true });
+  await cp(trained, folder("target"), { recursive: true });
   using device = Device.open({ threads: nla.threads ?? 2 });
   using target = await loadTarget(folder("target"), device);
   await shipPair(nlaRun, out, device);
