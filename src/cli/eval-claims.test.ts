@@ -1,12 +1,13 @@
 // Claims of data-set rows: positions that count BOS, missing explanations, the report's marks and tables, the command's table.
 import { describe, expect, it } from "vitest";
-import { renderClaims, renderWarmGate, WARM_GATE } from "./eval-claims.js";
+import { renderClaims, renderWarmGate } from "./eval-claims.js";
 import { Chooser } from "../world/chooser.js";
 import { worldDocument } from "../world/documents.js";
 import { labelAt } from "../world/labels.js";
 import type { ClaimReport } from "../evaluate/claim-report.js";
 import { claimsSection, markedExplanation } from "../evaluate/report-claims.js";
 import { trainingCurves } from "../evaluate/training-curves.js";
+import { WARM_GATE } from "../evaluate/warm-gate.js";
 import { claimNumbers, isWorld, worldClaims } from "../evaluate/world-claims.js";
 
 const rows = Array.from({ length: 30 }, (_, i) => {

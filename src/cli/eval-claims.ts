@@ -3,6 +3,7 @@
 import type { Interval } from "../evaluate/bootstrap.js";
 import type { ClaimLine, ClaimReport } from "../evaluate/claim-report.js";
 import type { ClaimScores } from "../evaluate/claims.js";
+import { judgeWarmStart, WARM_GATE } from "../evaluate/warm-gate.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { Category } from "../world/facts.js";
 import { table, wrap } from "./table.js";
@@ -101,16 +102,12 @@ const CARRIED: ReadonlySet<Category> = new Set([
   "object",
 ]);
 
-/** What the warm start's claims of test or real have to reach where the cue is far, before reinforcement learning is worth its time. */
-export const WARM_GATE = { category: "test", from: 36, least: 0.95 } as const;
-
 /** The warm start's gate with what was found; "" where it makes no such claim at that distance and there is nothing to judge. */
 export function renderWarmGate({ scores }: Pick<ClaimLine, "scores">): string {
-  const { category, from, least } = WARM_GATE;
-  const found = scores?.byDistance.find((each) => each.category === category && each.from === from);
-  if (!found) return "";
-  const verdict = found.precision.value >= least ? "pass" : "FAIL";
-  return `Gate of a warm start, test or real right at ${from} tokens and more in at least ${least.toFixed(2)}: ${verdict}, ${interval(found.precision)} of ${found.claims} claims.`;
+  const gate = judgeWarmStart(scores);
+  if (!gate) return "";
+  const wanted = `right at ${WARM_GATE.from} tokens and more in at least ${WARM_GATE.least.toFixed(2)}`;
+  return `Gate of a warm start, test or real ${wanted}: ${gate.passed ? "pass" : "FAIL"}, ${interval(gate.precision)} of ${gate.claims} claims.`;
 }
 
 function distances({ scores }: { readonly scores: ClaimScores | null }): string {

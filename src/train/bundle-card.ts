@@ -1,5 +1,6 @@
 // The card of the bundle: what it is, how it was made, its numbers with their controls. Text only; the numbers come from bundle.ts.
 import type { Interval } from "../evaluate/bootstrap.js";
+import { judgeWarmStart, WARM_GATE } from "../evaluate/warm-gate.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { BundleCard, Measured } from "./bundle.js";
 import { renderConfig } from "./config.js";
@@ -68,6 +69,7 @@ export function renderCard(card: BundleCard, config: TrainConfig): string {
       ],
     ];
   });
+  const warmGate = judgeWarmStart(warm?.scores ?? null);
   return `# Smallworld: a target and an NLA of it
 
 A Llama of 0.9 million parameters that was trained on documents of Smallworld (docs/world.md), and the verbalizer and reconstructor that
@@ -92,6 +94,11 @@ ${tableOf(["claims", "FVE", "precision", "recall", "claims each", "tokens", "unp
 ${
   claims.at_warm_categories
     ? `\nAt the warm start's mix of categories the trained pair's precision is ${three(claims.at_warm_categories.trained)}, the warm start's ${three(claims.at_warm_categories.warm)}: the rest of the gain is choosing what to say.\n`
+    : ""
+}
+${
+  warmGate
+    ? `\nGate of the warm start, greedy claims of test or real at ${WARM_GATE.from} tokens from the cue and more, at least ${WARM_GATE.least.toFixed(2)} right: ${interval(warmGate.precision)} of ${warmGate.claims}, ${warmGate.passed ? "pass" : "FAIL"}.\n`
     : ""
 }
 By category, greedy, beside the warm start (claims: precision) and a linear probe of the same layer (accuracy where the fact holds):

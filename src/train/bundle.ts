@@ -1,5 +1,6 @@
 // The bundle of Smallworld from nothing: a target, an NLA of it, both in BF16, measured as they ship, with a card and the log of their
 // training. Every stage goes on where it stopped; docs/smallworld.md says how long they take.
+import { existsSync } from "node:fs";
 import { cp, mkdir, readFile, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
@@ -87,7 +88,16 @@ export const BUNDLE_LAYOUT = {
 /** Documents that the card is measured on: in no training set and in no probe. */
 export const CARD_ROWS = { start: 40_000_000, documents: 250, positions: 4 } as const;
 const SAMPLE_DOCUMENTS = 60;
+// As many as a probe of sixty jobs needs (docs/target.md).
 const PROBE_DOCUMENTS = 2000;
+const PROBES_FILE = "probes.json";
+
+interface KeptProbes {
+  readonly layer: number;
+  readonly documents: number;
+  readonly results: readonly ProbeResult[];
+}
+
 // Of the logs only every so many steps are kept, and every evaluation.
 const LOG_EVERY = 10;
 
@@ -101,6 +111,7 @@ export async function makeBundle(options: BundleOptions): Promise<BundleCard> {
   const { target, nla, targetRun, nlaRun, progress, signal } = options;
   const running = { progress, ...(signal ? { signal } : {}) };
   const trained = await trainTarget(target, { ...running, directory: targetRun });
+  await probesOf(trained, { targetRun, layer: nla.layer, threads: nla.threads ?? 2, progress, signal });
   // Of the run's own target, so that the bundle stays whole, old target with old pair, until both are new.
   await train({ ...nla, target: trained }, { ...running, directory: nlaRun });
   return await packBundle({ ...options, trained });
@@ -124,7 +135,9 @@ export async function packBundle({
   await mkdir(out, { recursive: true });
   await rm(folder("target"), { recursive: true, force: true });
   await cp(trained, folder("target"), { recursive: true });
-  using device = Device.open({ threads: nla.threads ?? 2 });
+  const threads = nla.threads ?? 2;
+  const probes = await probesOf(trained, { targetRun, layer: nla.layer, threads, progress, signal });
+  using device = Device.open({ threads });
   using target = await loadTarget(folder("target"), device);
   await shipPair(nlaRun, out, device);
   using pair = await loadNla(out, device);
@@ -160,7 +173,6 @@ export async function packBundle({
     maxNewTokens,
     signal,
   });
-  const probes = await probeWorld(target, { layers: [pair.layer], documents: PROBE_DOCUMENTS, signal });
   live.end("done");
   const measured = ({ fve, intervals }: (typeof scores)["greedy"]): Measured => ({
     value: fve,
@@ -186,6 +198,31 @@ export async function packBundle({
   await shipLog(targetRun, path.join(folder("log"), "target.jsonl"));
   await shipLog(nlaRun, path.join(folder("log"), "nla.jsonl"));
   return card;
+}
+
+interface ProbeContext extends Pick<BundleOptions, "targetRun" | "progress" | "signal"> {
+  readonly layer: number;
+  readonly threads: number;
+}
+
+/** What the target holds at the NLA's layer: measured before any NLA is trained, and kept beside the target, for it takes minutes. */
+async function probesOf(
+  trained: string,
+  { targetRun, layer, threads, progress, signal }: ProbeContext,
+): Promise<readonly ProbeResult[]> {
+  const file = path.join(targetRun, PROBES_FILE);
+  if (existsSync(file)) {
+    const kept = JSON.parse(await readFile(file, "utf8")) as KeptProbes;
+    if (kept.layer === layer && kept.documents === PROBE_DOCUMENTS) return kept.results;
+  }
+  const live = progress.stage("probe", { total: null });
+  using device = Device.open({ threads });
+  using target = await loadTarget(trained, device);
+  const results = await probeWorld(target, { layers: [layer], documents: PROBE_DOCUMENTS, signal });
+  live.end("done");
+  const kept: KeptProbes = { layer, documents: PROBE_DOCUMENTS, results };
+  await writeFileAtomic(file, `${JSON.stringify(kept)}\n`);
+  return results;
 }
 
 /** The numbers of the card's first documents, greedy. */
