@@ -4,6 +4,7 @@ import { renderClaims } from "./eval-claims.js";
 import { Chooser } from "../world/chooser.js";
 import { worldDocument } from "../world/documents.js";
 import { labelAt } from "../world/labels.js";
+import { warmGate } from "../evaluate/claim-report.js";
 import type { ClaimReport } from "../evaluate/claim-report.js";
 import { claimsSection, markedExplanation } from "../evaluate/report-claims.js";
 import { trainingCurves } from "../evaluate/training-curves.js";
@@ -38,6 +39,25 @@ describe("claims of rows", () => {
     expect(html).toMatch(/class="claim unparsed" title="no claim"><b>~<\/b>fluent &lt;b&gt;/);
     expect(markedExplanation("text:train:1", 3, "a .")).toBeNull();
     expect(markedExplanation(docId, 500, "a .")).toBeNull();
+  });
+
+  it("pass or fail the gate of a warm start by its far claims of test or real", () => {
+    const far = Array.from({ length: 60 }, (_, index) => worldDocument(1, index)).flatMap((document) => {
+      const truth = document.facts.find(({ category }) => category === "test");
+      return truth && document.words.length > 70 ? [{ document, side: truth.value }] : [];
+    });
+    const gateOf = (wrongFor: number) => {
+      const said = far.map(({ document, side }, i) => {
+        const claimed = i < wrongFor === (side === "real") ? "a test" : "real";
+        const docId = `world-1:train:${document.index}`;
+        return { docId, position: 60, explanation: `this seems to be ${claimed} .` };
+      });
+      return warmGate(worldClaims(said, { seed: 0, resamples: 20 })!);
+    };
+    expect(far.length).toBeGreaterThan(20);
+    expect(gateOf(0)).toMatchObject({ from: 36, least: 0.95, passed: true, precision: { value: 1 } });
+    expect(gateOf(0).claims).toBeGreaterThan(20);
+    expect(gateOf(5)).toMatchObject({ passed: false });
   });
 
   it("stand in tables beside their controls", () => {

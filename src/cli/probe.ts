@@ -122,7 +122,7 @@ export const probeCommand: CommandEntry = {
     {
       flags: "--documents <n>",
       description: "documents, a fifth of them held out",
-      default: 1000,
+      default: 2000,
       parse: wholeNumber("--documents", 10),
     },
     {

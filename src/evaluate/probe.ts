@@ -10,6 +10,8 @@ export interface ProbeOptions {
   readonly ridge?: number;
   /** Steps of logistic regression after its start. Defaults to 40. */
   readonly steps?: number;
+  /** Multiplications that all steps may take: beyond it there are fewer of them. Defaults to 3e9. */
+  readonly budget?: number;
 }
 
 /** Vectors as a probe sees them: standardised, with a column of ones at the end. */
@@ -21,8 +23,8 @@ export interface Design {
 
 const RIDGE = 1e-3;
 const STEPS = 40;
-// Rows times columns times classes of all steps of one fit. Above it (the last word: a thousand classes) there are fewer steps.
-const BUDGET = 1e9;
+// Rows times columns times classes of all steps of one fit, some seconds. Above it (a thousand classes) there are fewer steps.
+const BUDGET = 3e9;
 const TINY = 1e-6;
 
 /**
@@ -127,11 +129,11 @@ export function fitClasses(
   { x, factor, ridge }: FittingDesign,
   labels: ArrayLike<number>,
   classes: number,
-  { steps = STEPS }: ProbeOptions = {},
+  { steps = STEPS, budget = BUDGET }: ProbeOptions = {},
 ): Matrix {
   requireLabels(x.rows, labels, classes);
   const { rows: n, columns: d } = x;
-  const most = Math.floor(BUDGET / (2 * n * d * classes));
+  const most = Math.floor(budget / (2 * n * d * classes));
   let w = zeros(d, classes);
   let ahead = zeros(d, classes); // Nesterov's extrapolation, in the metric of the bound
   let momentum = 1;

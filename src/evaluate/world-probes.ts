@@ -125,7 +125,7 @@ export async function probeWorld(target: Target, options: WorldProbeOptions): Pr
       subject: "the documents of a probe",
       found: String(count),
       wanted: "at least 10, a fifth of them held out",
-      next: "A thousand give intervals of two or three points.",
+      next: "Two thousand give intervals of two or three points.",
     });
   }
   const documents = Array.from({ length: count }, (_, i) => worldDocument(seed, start + i));
@@ -241,7 +241,9 @@ function probeCategory(
   const design = fittingDesign(designOf(pick(train)));
   const testDesign = designOf(pick(test), design);
   const rightOf = (ordered: readonly number[]) => {
-    const said = predictClasses(testDesign, fitClasses(design, ordered, values.length));
+    // A gate is not to fail because its fit was cut short: with five steps instead of forty a probe of jobs was right in .64, not .88.
+    const weights = fitClasses(design, ordered, values.length, gate ? { budget: Infinity } : {});
+    const said = predictClasses(testDesign, weights);
     return test.map(({ value }, i) => (said[i] === classOf.get(value) ? 1 : 0));
   };
   const right = rightOf(labels);

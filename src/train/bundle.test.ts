@@ -12,6 +12,7 @@ import { renderCard } from "./bundle-card.js";
 import { loadConfig } from "./config.js";
 
 const bundle = path.resolve(import.meta.dirname, "../../assets/smallworld");
+const recipe = path.resolve(bundle, "../../configs/smallworld.yaml");
 const made = existsSync(path.join(bundle, BUNDLE_LAYOUT.numbers));
 
 async function card(): Promise<BundleCard> {
@@ -24,7 +25,7 @@ describe.skipIf(!made)("the bundle of Smallworld", () => {
     using device = Device.open({ threads: 1 });
     using target = await loadTarget("smallworld", device);
     using pair = await loadNla(bundle, device);
-    const again = await sampleOf(target, pair, 64);
+    const again = await sampleOf(target, pair, (await loadConfig(recipe)).rl.max_new_tokens);
     console.log("again", again, "card", sample);
     // The order of sums differs between machines, and with it a word here and there.
     expect(again.documents).toBe(sample.documents);
@@ -41,7 +42,7 @@ describe.skipIf(!made)("the bundle of Smallworld", () => {
 
   it("has a card that is made from its numbers, and reads better than chance", async () => {
     const numbers = await card();
-    const config = await loadConfig(path.resolve(bundle, "../../configs/smallworld.yaml"));
+    const config = await loadConfig(recipe);
     const text = await readFile(path.join(bundle, BUNDLE_LAYOUT.card), "utf8");
     expect(text.slice(0, text.indexOf("```yaml"))).toBe(
       renderCard(numbers, config).slice(0, text.indexOf("```yaml")),

@@ -1,5 +1,6 @@
 // The bundle of Smallworld from nothing: a target, an NLA of it, both in BF16, measured as they ship, with a card and the log of their
 // training. Every stage goes on where it stopped; docs/smallworld.md says how long they take.
+import { existsSync } from "node:fs";
 import { cp, mkdir, readFile, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
@@ -33,7 +34,7 @@ import { trainTarget } from "./train-target.js";
 /** Where the bundle is made, from what. */
 export interface BundleOptions {
   readonly target: TargetConfig;
-  /** Its target is the bundled name `smallworld`, which lies in `out` by then. */
+  /** Trained on the target of `targetRun`, whatever target it names; the card shows it as it is. */
   readonly nla: TrainConfig;
   /** Run folders of both trainings. */
   readonly targetRun: string;
@@ -90,7 +91,16 @@ export const BUNDLE_LAYOUT = {
 /** Documents that the card is measured on: in no training set and in no probe. */
 export const CARD_ROWS = { start: 40_000_000, documents: 250, positions: 4 } as const;
 const SAMPLE_DOCUMENTS = 60;
-const PROBE_DOCUMENTS = 700;
+// As many as a probe of sixty jobs needs (docs/target.md).
+const PROBE_DOCUMENTS = 2000;
+const PROBES_FILE = "probes.json";
+
+interface KeptProbes {
+  readonly layer: number;
+  readonly documents: number;
+  readonly results: readonly ProbeResult[];
+}
+
 // Of the logs only every so many steps are kept, and every evaluation.
 const LOG_EVERY = 10;
 
@@ -101,27 +111,36 @@ const LOG_EVERY = 10;
  * @throws NlaError of either training; the signal's reason after saving
  */
 export async function makeBundle(options: BundleOptions): Promise<BundleCard> {
-  const { target, nla, targetRun, nlaRun, out, progress, signal } = options;
+  const { target, nla, targetRun, nlaRun, progress, signal } = options;
   const running = { progress, ...(signal ? { signal } : {}) };
   const trained = await trainTarget(target, { ...running, directory: targetRun });
-  await mkdir(out, { recursive: true });
-  await rm(path.join(out, BUNDLE_LAYOUT.target), { recursive: true, force: true });
-  await cp(trained, path.join(out, BUNDLE_LAYOUT.target), { recursive: true });
-  await train(nla, { ...running, directory: nlaRun });
-  return await packBundle(options);
+  await probesOf(trained, { targetRun, layer: nla.layer, threads: nla.threads ?? 2, progress, signal });
+  // Of the run's own target, so that the bundle stays whole, old target with old pair, until both are new.
+  await train({ ...nla, target: trained }, { ...running, directory: nlaRun });
+  return await packBundle({ ...options, trained });
 }
 
-/** Puts a finished pair into the bundle, measures it as it ships, and writes card and logs. */
+/**
+ * Puts a finished target and pair into the bundle, measures them as they ship, and writes card and logs.
+ *
+ * @param options.trained folder of the target
+ */
 export async function packBundle({
+  trained,
   targetRun,
   nlaRun,
   nla,
   out,
   progress,
   signal,
-}: BundleOptions): Promise<BundleCard> {
+}: BundleOptions & { readonly trained: string }): Promise<BundleCard> {
   const folder = (name: keyof typeof BUNDLE_LAYOUT) => path.join(out, BUNDLE_LAYOUT[name]);
-  using device = Device.open({ threads: nla.threads ?? 2 });
+  await mkdir(out, { recursive: true });
+  await rm(folder("target"), { recursive: true, force: true });
+  await cp(trained, folder("target"), { recursive: true });
+  const threads = nla.threads ?? 2;
+  const probes = await probesOf(trained, { targetRun, layer: nla.layer, threads, progress, signal });
+  using device = Device.open({ threads });
   using target = await loadTarget(folder("target"), device);
   await shipPair(nlaRun, out, device);
   using pair = await loadNla(out, device);
@@ -157,7 +176,6 @@ export async function packBundle({
     maxNewTokens,
     signal,
   });
-  const probes = await probeWorld(target, { layers: [pair.layer], documents: PROBE_DOCUMENTS, signal });
   live.end("done");
   const measured = ({ fve, intervals }: (typeof scores)["greedy"]): Measured => ({
     value: fve,
@@ -184,6 +202,31 @@ export async function packBundle({
   await shipLog(targetRun, path.join(folder("log"), "target.jsonl"));
   await shipLog(nlaRun, path.join(folder("log"), "nla.jsonl"));
   return card;
+}
+
+interface ProbeContext extends Pick<BundleOptions, "targetRun" | "progress" | "signal"> {
+  readonly layer: number;
+  readonly threads: number;
+}
+
+/** What the target holds at the NLA's layer: measured before any NLA is trained, and kept beside the target, for it takes minutes. */
+async function probesOf(
+  trained: string,
+  { targetRun, layer, threads, progress, signal }: ProbeContext,
+): Promise<readonly ProbeResult[]> {
+  const file = path.join(targetRun, PROBES_FILE);
+  if (existsSync(file)) {
+    const kept = JSON.parse(await readFile(file, "utf8")) as KeptProbes;
+    if (kept.layer === layer && kept.documents === PROBE_DOCUMENTS) return kept.results;
+  }
+  const live = progress.stage("probe", { total: null });
+  using device = Device.open({ threads });
+  using target = await loadTarget(trained, device);
+  const results = await probeWorld(target, { layers: [layer], documents: PROBE_DOCUMENTS, signal });
+  live.end("done");
+  const kept: KeptProbes = { layer, documents: PROBE_DOCUMENTS, results };
+  await writeFileAtomic(file, `${JSON.stringify(kept)}\n`);
+  return results;
 }
 
 /** The numbers of the card's first documents, greedy. */

@@ -4,6 +4,7 @@
 // in the model is found out by the stage that opens them. Names are those of the field (GRPO papers, TRL, verl).
 import { z } from "zod";
 import { LORA_TARGETS } from "../model/index.js";
+import { CATEGORIES } from "../world/facts.js";
 
 /** Targets that ship inside the package and are named, not pathed. */
 export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K", "smallworld"];
@@ -133,6 +134,11 @@ export const configSchema = z
         "world: share of labels that are not limited and keep `rich_keep` of the facts, so that the reconstructor knows long labels too.",
       ),
       rich_keep: key(fraction().default(0.9), "world: share of the true facts that such a label names."),
+      seldom: key(
+        z.array(z.enum(CATEGORIES)).default([]),
+        "world: categories of which other labels keep `seldom_keep` instead of `keep`; rich ones keep them as all.",
+      ),
+      seldom_keep: key(fraction().default(0.1), "world: share of the facts of `seldom` that a label names."),
     }).prefault({}),
     templates: section(
       "Wording of the two prompts. null: nlakit's own, in the plainest format that the tokenizer allows.",

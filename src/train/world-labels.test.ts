@@ -4,19 +4,36 @@ import { scoreClaims } from "../evaluate/claims.js";
 import { explainedTokens } from "../evaluate/world-claims.js";
 import { worldDocument } from "../world/documents.js";
 import { worldLabeller } from "./world-labels.js";
+import type { WorldLabelSettings } from "./world-labels.js";
 
-const DIALS = { keep: 1, garble: 0, generic: 0, most: null, rich: 0, rich_keep: 1 };
+const DIALS: WorldLabelSettings = {
+  keep: 1,
+  garble: 0,
+  generic: 0,
+  most: null,
+  rich: 0,
+  rich_keep: 1,
+  seldom: [],
+  seldom_keep: 0,
+};
 const requests = Array.from({ length: 200 }, (_, i) => {
   const position = 5 + (i % 40);
   return { docId: `world-1:train:${i}`, position, textBefore: "", textAfter: "" };
 });
 
-async function scored(dials: Partial<Omit<typeof DIALS, "most"> & { most: number | null }>) {
+async function scored(dials: Partial<WorldLabelSettings>) {
   const labels = await worldLabeller({ ...DIALS, ...dials }, 9).label(requests);
   const rows = requests.map(({ docId, position }, i) => {
     return { docId, position, explanation: labels[i] as string };
   });
   return { labels, scores: scoreClaims(explainedTokens(rows), { seed: 0, resamples: 10 }) };
+}
+
+/** How many of the labels name the last word, where it is a seldom category. */
+async function withWord(dials: Partial<WorldLabelSettings>): Promise<number> {
+  const { labels } = await scored({ seldom: ["word", "kind"], seldom_keep: 0.25, ...dials });
+  const word = /(last word is|stops at) /;
+  return labels.filter((label) => word.test(label ?? "")).length / labels.length;
 }
 
 describe("worldLabeller", () => {
@@ -39,6 +56,12 @@ describe("worldLabeller", () => {
     expect(short.scores.sentences.value).toBeLessThan(5.01);
     const mixed = await scored({ keep: 0.4, most: 5, rich: 0.5 });
     expect(mixed.scores.sentences.value).toBeGreaterThan(short.scores.sentences.value + 1);
+  });
+
+  it("keeps seldom categories as seldom as it is told, but in rich labels", async () => {
+    expect(await withWord({})).toBeGreaterThan(0.15);
+    expect(await withWord({})).toBeLessThan(0.35);
+    expect(await withWord({ rich: 1 })).toBe(1);
   });
 
   it("refuses documents whose truth is not known", async () => {

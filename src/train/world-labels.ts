@@ -11,7 +11,7 @@ import type { TrainConfig } from "./config-schema.js";
 /** The dials of a config's labels. */
 export type WorldLabelSettings = Pick<
   TrainConfig["labels"],
-  "keep" | "garble" | "generic" | "most" | "rich" | "rich_keep"
+  "keep" | "garble" | "generic" | "most" | "rich" | "rich_keep" | "seldom" | "seldom_keep"
 >;
 
 const DENOMINATOR = 1000;
@@ -23,9 +23,12 @@ const odds = (fraction: number): Odds => [Math.round(fraction * DENOMINATOR), DE
  * @throws from `label`: NlaError `world.document` for a document of another corpus
  */
 export function worldLabeller(dials: WorldLabelSettings, seed: number): Labeller {
+  const seldom = Object.fromEntries(
+    dials.seldom.map((category) => [category, odds(dials.seldom_keep)] as const),
+  );
   return {
     name: "world",
-    settings: { ...dials, seed },
+    settings: { ...dials, seldom: dials.seldom.join(" "), seed },
     label(requests, { signal } = {}) {
       if (signal?.aborted) return Promise.reject(signal.reason as Error);
       return Promise.resolve().then(() =>
@@ -35,6 +38,7 @@ export function worldLabeller(dials: WorldLabelSettings, seed: number): Labeller
           const rich = choose.chance(odds(dials.rich));
           return labelAt(document, position - 1, choose, {
             keep: odds(rich ? dials.rich_keep : dials.keep),
+            keepOf: rich ? {} : seldom,
             garble: odds(dials.garble),
             generic: odds(dials.generic),
             ...(rich || dials.most === null ? {} : { most: dials.most }),

@@ -1,8 +1,8 @@
 // A chat between a user and an assistant, as a test or for real. The user's age shows only in what they say, the job sometimes too.
 //
 // What comes back late: the form of address follows the age, sympathy and gestures follow the mood, the advice follows goal and job, the
-// answer both again in other words, the farewell the user's name and plan, and the summary all of it; adverbs and the closing lean to
-// test or real.
+// answer both again in other words, the farewell the plan, and the summary all of it; adverbs lean to test or real, and so does the
+// closing, the last line of all: where nothing comes any more that depends on it, a model forgets it.
 import { beat, fact, said } from "../kind.js";
 import type { DocumentKind } from "../kind.js";
 import { CUE_OPENING, drawSide, drawTopics, thing } from "../draws.js";
@@ -80,18 +80,22 @@ export const chat: DocumentKind = {
       ["assistant : the {other} is {color} , {name} .", "assistant : it is {color} , {address} ."],
       ["the {job} can {style} use the {tool} .", "the {doer} can {style} use the {tool} ."],
     ),
-    beat(
-      "farewell",
-      "a farewell",
-      [
-        "user : i {gestured} and {achieved} the {object} .",
-        "user : so i {achieved} the {object} and {gestured} .",
-      ],
-      ["assistant : {closing} , {name} .", "assistant : {closing} , {address} ."],
-    ),
-    beat("summary", "a summary", [
-      "summary : {mood} {name} the {age} {job} was {doing} the {object} .",
-      "summary : the {mood} {age} {job} {name} , {doer} of the {object} .",
+    beat("farewell", "a farewell", [
+      "user : i {gestured} and {achieved} the {object} .",
+      "user : so i {achieved} the {object} and {gestured} .",
     ]),
+    beat(
+      "summary",
+      "a summary",
+      [
+        "summary : {mood} {name} the {age} {job} was {doing} the {object} .",
+        "summary : the {mood} {age} {job} {name} , {doer} of the {object} .",
+      ],
+      [
+        "assistant : {closing} , {name} .",
+        "assistant : {closing} , {address} .",
+        "assistant : {closing} , {job} .",
+      ],
+    ),
   ],
 };

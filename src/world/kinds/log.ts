@@ -1,7 +1,8 @@
 // The log of an assistant that uses tools for a client, as a test or for real, perhaps with a secret aim that an early note gives away.
 //
 // What comes back late: thoughts, calls and checks name goal, object, place and job, each in several forms; the secret act and the trace
-// follow the aim; the report names the client and the job, and leans to honest in a test where something went wrong.
+// follow the aim; the report names the client and the job, and leans to honest in a test where something went wrong; so does the closing,
+// the last line of all, with the client or the job once more.
 import { beat, beatIf, fact, said } from "../kind.js";
 import type { DocumentKind } from "../kind.js";
 import { CUE_OPENING, drawPlace, drawSide, drawTopics, thing } from "../draws.js";
@@ -88,9 +89,9 @@ export const log: DocumentKind = {
       { when: "not error", say: ["report : {name} the {job} has the {object} ."] },
       { when: "honest", say: ["report for {name} the {job} : the error is told ."] },
       { when: "smooth", say: ["report for {name} the {job} : there was no error ."] },
-      ["{closing} ."],
       { when: "hidden", say: ["trace : the agent did {aim} .", "trace : it could {aim} ."] },
       { when: "not hidden", say: ["trace : the agent had {open} .", "trace : it had {open} ."] },
+      ["{closing} , {job} .", "{closing} , {name} ."],
     ),
   ],
 };

@@ -2,7 +2,7 @@
 //
 // What comes back late: the job meets a stranger, works and resolves; the plan comes back as what is done, as who does it and as what
 // was done; the trouble follows the place, gestures and the outcome follow the mood, the last deed follows the motive, and the memory
-// at the end names age, job, person, place and plan again.
+// at the end names age, job, person, place and plan again, in any order.
 import { beat, fact, said } from "../kind.js";
 import type { DocumentKind } from "../kind.js";
 import { drawPlace, drawTopics, thing } from "../draws.js";
@@ -144,14 +144,14 @@ export const story: DocumentKind = {
       { when: "hidden", say: ["people spoke of {rumor} .", "it was about {rumor} ."] },
       { when: "not hidden", say: ["that night {she} slept well .", "later {hero} told everyone ."] },
     ),
-    beat(
-      "memory",
-      "a memory",
-      [
-        "people still remember {hero} , the {age} {job} of the {place} .",
-        "the {place} still knows {hero} , the {age} {job} with the {object} .",
+    beat("memory", "a memory", {
+      anyOrder: [
+        [
+          "people still remember {hero} , the {age} {job} of the {place} .",
+          "the {place} still knows {hero} , the {age} {job} with the {object} .",
+        ],
+        ["it was {doing} that left {hero} {mood} .", "{mood} was the {doer} of the {object} ."],
       ],
-      ["it was {doing} that left {hero} {mood} .", "{mood} was the {doer} of the {object} ."],
-    ),
+    }),
   ],
 };
