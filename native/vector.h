@@ -3,12 +3,8 @@
 typedef float NAME(V) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t NAME(W) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
-// e^x to 2 units in the last place; below -87.3 zero (no denormals), above 88.7 infinity, NaN for NaN.
-INLINE float NAME(exponential)(float x) {
-  const float low = -87.3f, high = 88.7f;
-  const int under = x < low, over = x > high;
-  float y = under ? low : x;
-  y = over ? high : y;
+// Bits of e^y for y from -87.3 to 88.7, to 2 units in the last place; nonsense for NaN.
+INLINE uint32_t NAME(exponential_bits)(float y) {
   const float shifted = y * 1.44269504f + 12582912.f, n = shifted - 12582912.f; // n: the nearest whole power of two
   const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;                  // ln 2 in two parts
   float p = 1.9875691500e-4f;
@@ -18,14 +14,31 @@ INLINE float NAME(exponential)(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.f;
-  // 2^n in two factors: 2^128, which e^88.7 needs, is no float. The bits of `shifted` hold n; no conversion of a NaN.
-  int32_t bits;
-  memcpy(&bits, &shifted, 4);
-  const int32_t power = bits - 0x4b400000, half = power >> 1;
-  const float result = p * float_of_bits((uint32_t)(half + 127) << 23) * float_of_bits((uint32_t)(power - half + 127) << 23);
-  return under ? 0.f : over ? INFINITY : result;
+  // times 2^n, added to the exponent: within the limits p is below 1 where n is 128, and above 1 where it is -126. The low bits of
+  // `shifted` are n, and no higher ones are left after the shift.
+  uint32_t bits, power;
+  memcpy(&bits, &p, 4);
+  memcpy(&power, &shifted, 4);
+  return bits + (power << 23);
 }
-INLINE float NAME(sigmoid)(float x) { return 1.f / (1.f + NAME(exponential)(-x)); }
+INLINE float NAME(within)(float x) { // the limits above; NaN stays NaN
+  const float y = x < -87.3f ? -87.3f : x;
+  return y > 88.7f ? 88.7f : y;
+}
+
+// e^x to 2 units in the last place; below -87.3 zero (no denormals), above 88.7 infinity, NaN for NaN. Bits are masked: of conditions
+// on floats, gcc makes several copies of what follows, divisions included.
+INLINE float NAME(exponential)(float x) {
+  const float y = NAME(within)(x);
+  const uint32_t some = -(uint32_t)!(x < -87.3f), over = -(uint32_t)(x > 88.7f);
+  const uint32_t bits = (NAME(exponential_bits)(y) & some & ~over) | (over & 0x7f800000u);
+  return float_of_bits(bits) + (y - y);
+}
+// 1 / (1 + e^-x); NaN for NaN.
+INLINE float NAME(sigmoid)(float x) {
+  const float y = NAME(within)(-x);
+  return 1.f / (1.f + float_of_bits(NAME(exponential_bits)(y)) + (y - y));
+}
 
 // tanh x to 2 units in the last place: near 0 a polynomial, since 1 - 2 / (e^2x + 1) would leave nothing but rounding there.
 // Coefficients: Cephes (Moshier 1989), tanhf.

@@ -20,7 +20,7 @@ const RUNS: Readonly<Record<What, (device: Device, options: BenchOptions) => Pro
 const SUMMARIES: Readonly<Record<What, string>> = {
   train: "time a training step: loss, gradients, clipping, AdamW",
   decode: "time reading prompts and generating after them",
-  extract: "time reading the residual stream after every block",
+  extract: "time all blocks and reading the residual stream after the last one",
 };
 
 // Flag, name in BenchOptions, what it is, default of model/bench.ts for the help.

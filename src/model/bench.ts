@@ -164,13 +164,13 @@ export function decodeCase(device: Device, options: BenchOptions = {}): BenchCas
   };
 }
 
-/** The residual stream after every block, read to the host; no head. @throws NlaError `model.config`, `engine.memory` */
+/** The residual stream after the last block, read to the host, as an extraction reads one block's; no head. @throws NlaError `model.config`, `engine.memory` */
 export function extractCase(device: Device, options: BenchOptions = {}): BenchCase {
   const { batch = 32, length = 128, compute = "f32", signal } = options;
   const model = benchModel(device, length, options);
   if (compute === "bf16") model.makeHalf();
   const sequences = someSequences(batch, length, model.config.vocabulary);
-  const capture = model.config.windows.map((_, k) => k);
+  const capture = [model.config.layers - 1];
   let built = 0;
   return {
     what: "extract",

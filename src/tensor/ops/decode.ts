@@ -4,6 +4,7 @@ import type { Graph } from "../graph.js";
 import { formatShape, shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
+import { asDtype } from "./layout.js";
 
 /** Slots of a cache are a multiple of this: keys lie in groups of so many. */
 export const SLOT_GROUP = 16;
@@ -96,10 +97,13 @@ export function cacheAttention(
     g.boundIndices("cacheAttention", indices, slots);
   g.refuseGradient("cacheAttention", q);
   const [capBits] = new Uint32Array(Float32Array.of(softcap ?? 0).buffer) as unknown as [number];
-  return g.emitKernel("cache_attention", [sequences, heads * d], [q, keys, values, positions, first], {
-    flags: capBits,
-    value: scale,
-  });
+  const mixed = (dtype: "f32" | "bf16") =>
+    g.emitKernel("cache_attention", [sequences, heads * d], [q, keys, values, positions, first], {
+      flags: capBits,
+      value: scale,
+      dtype,
+    });
+  return g.offer(mixed("f32"), asDtype("bf16"), () => mixed("bf16"));
 }
 
 /**
