@@ -130,6 +130,16 @@ INLINE void NAME(attend)(const int type, int64_t d, int64_t from, int64_t until,
   }
 }
 
+// Asks for n elements of keys and of values from `at` on, into the second-level cache: each head's are a stream too short for the
+// processor to foresee, and the next head's can come while this one's are computed with.
+INLINE void NAME(ask)(const Cache *c, int64_t at, int64_t n, const Tensor *k, const Tensor *v) {
+  const int64_t size = c->type == TYPE_F32 ? 4 : 2;
+  for (int64_t b = at * size; b < (at + n) * size; b += 64) {
+    __builtin_prefetch((const char *)k->data + b, 0, 2);
+    __builtin_prefetch((const char *)v->data + b, 0, 2);
+  }
+}
+
 // Sources: scratch, q [d, heads, sequences], cache of keys, cache of values, positions i32 [sequences], [first i32 [sequences]]
 // -> like q, F32 or BF16. A query sees the slots from the first (0) up to its position. Value: scale; the flags are the bits of the cap.
 static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata) {
@@ -144,6 +154,7 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
   for (int64_t unit = units * ith / nth; unit < units * (ith + 1) / nth; unit++) {
     const int64_t sequence = unit / c.kv_heads, kv_head = unit % c.kv_heads, at = head_of(&c, sequence, kv_head);
     const int64_t until = positions[sequence] + 1, from = firsts ? min64(firsts[sequence], until - 1) : 0;
+    if (unit + 1 < units * (ith + 1) / nth) NAME(ask)(&c, at + c.slots * d + from / GROUP * GROUP * d, (until - from) * d, k, v);
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
       const float *query = (const float *)q->data + (sequence * heads + head) * d;
       const int64_t to = (sequence * heads + head) * d;
@@ -156,13 +167,29 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
   }
 }
 
+// Sums of DRAW_BLOCK weights or fewer, in vectors.
+INLINE float NAME(block_sum)(int64_t n, const float *x) {
+  NAME(V) s = {0};
+  int64_t j = 0;
+  for (; j + WIDTH <= n; j += WIDTH) s += *(const NAME(V) *)(x + j);
+  float tail = 0;
+  for (; j < n; j++) tail += x[j];
+  return NAME(lanes)(s) + tail;
+}
+// The same of weight times (x - most), where the weight is not 0: what underflows adds nothing, -inf times 0 included.
+INLINE float NAME(block_along)(int64_t n, const float *weights, const float *x, float most) {
+  float terms[DRAW_BLOCK];
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) terms[j] = weights[j] > 0 ? weights[j] * (x[j] - most) : 0;
+  return NAME(block_sum)(n, terms);
+}
+
 // Draws an index in proportion to its weight: the first whose running sum exceeds `uniform` times the whole.
 INLINE int64_t NAME(draw)(int64_t n, const float *weights, double uniform, double total) {
   double left = uniform * total;
   for (int64_t i = 0; i < n; i += DRAW_BLOCK) {
     const int64_t end = min64(n, i + DRAW_BLOCK);
-    float block = 0;
-    for (int64_t j = i; j < end; j++) block += weights[j];
+    const float block = NAME(block_sum)(end - i, weights + i);
     if (left >= (double)block) {
       left -= (double)block;
       continue;
@@ -187,12 +214,9 @@ static void NAME(choose_token)(Tensor *dst, int ith, int nth, void *userdata) {
   for (int64_t row = rows * ith / nth; row < rows * (ith + 1) / nth; row++) {
     const float *x = source(dst, 1) + row * n, most = NAME(maximum)(n, x), *uniform = source(dst, 2) + row * 2;
     const float sum = NAME(exponentials)(n, most, x, weights), log_sum = logf(sum);
-    double along = 0; // of x - most under the distribution; what underflows adds nothing, -inf times 0 included
-    for (int64_t i = 0; i < n; i += DRAW_BLOCK) {
-      float block = 0;
-      for (int64_t j = i; j < min64(n, i + DRAW_BLOCK); j++) block += weights[j] > 0 ? weights[j] * (x[j] - most) : 0;
-      along += (double)block;
-    }
+    double along = 0; // of x - most under the distribution
+    for (int64_t i = 0; i < n; i += DRAW_BLOCK)
+      along += (double)NAME(block_along)(min64(n - i, DRAW_BLOCK), weights + i, x + i, most);
     int64_t token = 0;
     if (temperature == 0) {
       while (token < n - 1 && x[token] != most) token++;
@@ -201,11 +225,7 @@ static void NAME(choose_token)(Tensor *dst, int ith, int nth, void *userdata) {
       if (temperature != 1)
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) weights[j] = NAME(exponential)((x[j] - most) / temperature);
-      for (int64_t i = 0; i < n; i += DRAW_BLOCK) {
-        float block = 0;
-        for (int64_t j = i; j < min64(n, i + DRAW_BLOCK); j++) block += weights[j];
-        total += (double)block;
-      }
+      for (int64_t i = 0; i < n; i += DRAW_BLOCK) total += (double)NAME(block_sum)(min64(n - i, DRAW_BLOCK), weights + i);
       token = NAME(draw)(n, weights, (double)uniform[0] + (double)uniform[1], total);
     }
     float *out = (float *)dst->data + row * CHOICE;
