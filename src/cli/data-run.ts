@@ -78,6 +78,24 @@ async function templatesOf(source: string | undefined): Promise<Templates> {
   return { verbalizer: av, reconstructor: ar, summaries };
 }
 
+/** Replays records for one set. @throws NlaError `pipeline.labels` where the sidecar holds no labelling prompt */
+export async function recordedLabellerOf(labels: string, templates: string): Promise<Labeller> {
+  const { summaries } = await templatesOf(templates);
+  const instruction = summaries?.instructionPrompt ?? null;
+  if (summaries === null || instruction === null) {
+    throw new NlaError({
+      code: "pipeline.labels",
+      subject: templates,
+      found: "no labelling prompt",
+      wanted: "a dataset's sidecar whose api_summaries hold it",
+      next: "Take the sidecar of av_sft or ar_sft of the run that was recorded.",
+    });
+  }
+  const { model, maxTokens, temperature } = summaries;
+  const calls = await readRecordedCalls(labels);
+  return recordedLabeller({ calls, instruction, model: model ?? "recorded", maxTokens, temperature });
+}
+
 /** Replays records; where there are none, says what stage 2 would need. */
 async function labellerOf(
   { label }: ReferenceConfig,

@@ -21,7 +21,7 @@ import type { Shown } from "../pipeline/show.js";
 import { shuffleRows } from "../pipeline/shuffle.js";
 import { splitByDocument } from "../pipeline/split.js";
 import { castCommand, controlCommand, joinCommand, mergeCommand, recoverCommand } from "./data-reuse.js";
-import { runCommand } from "./data-run.js";
+import { recordedLabellerOf, runCommand } from "./data-run.js";
 import { deviceFor } from "./device-for.js";
 import { loadModelTokenizer } from "../nla/checkpoint-place.js";
 import type { Tokenizer } from "../text/tokenizer.js";
@@ -248,6 +248,11 @@ const label: CommandEntry = {
     },
     whole("words-before", "n", "words from before the position", 0, 24),
     whole("words-after", "n", "words from after it, if the file has them (extract --text-after)", 0, 8),
+    { flags: "--labels <calls>", description: "or recorded labels: JSON lines of prompt and completion" },
+    {
+      flags: "--templates <sidecar>",
+      description: "whose labelling prompt they answer: a .parquet or nla_meta.yaml",
+    },
     OUT,
   ],
   examples: [
@@ -255,12 +260,21 @@ const label: CommandEntry = {
       command: "nla data label splits/av_sft_raw.parquet --out splits/av_sft_explained.parquet",
       does: "offline, the same every time",
     },
+    {
+      command:
+        "nla data label av_sft_raw.parquet --labels provider_calls.jsonl --templates av_sft.parquet --out av_sft_explained.parquet",
+      does: "with recorded labels",
+    },
   ],
-  action: async ([raw], { wordsBefore, wordsAfter, out }, context) => {
-    const labeller = extractiveLabeller({
-      wordsBefore: wordsBefore as number,
-      wordsAfter: wordsAfter as number,
-    });
+  action: async ([raw], { wordsBefore, wordsAfter, labels, templates, out }, context) => {
+    if ((labels === undefined) !== (templates === undefined)) {
+      const found = labels === undefined ? "--templates alone" : "--labels alone";
+      throw usage("nla data label", found, "both or neither", "The prompt says what the records answer.");
+    }
+    const labeller =
+      labels === undefined
+        ? extractiveLabeller({ wordsBefore: wordsBefore as number, wordsAfter: wordsAfter as number })
+        : await recordedLabellerOf(labels as string, templates as string);
     await folderFor(out as string);
     const facts = await labelSet({
       raw: raw as string,

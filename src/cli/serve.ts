@@ -26,6 +26,7 @@ interface ServeFlags {
   readonly queue: number;
   readonly maxBody: number;
   readonly maxPositions: number;
+  readonly patience: number;
   readonly compute: "f32" | "bf16";
   readonly device: string;
   readonly threads?: number;
@@ -75,6 +76,7 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
     ...(whole("queue", 1024, "sequences that may wait") ?? []),
     ...(whole("max-body", 64 * 2 ** 20, "bytes of a request") ?? []),
     ...(whole("max-positions", 512, "positions of a request") ?? []),
+    ...(whole("patience", 60, "seconds for a request to arrive, or an answer to be taken") ?? []),
     { flags: "--compute <type>", description: "precision", choices: ["f32", "bf16"], default: "f32" },
     { flags: "--device <name>", description: "device, as `nla doctor` names it", default: "cpu" },
     {
@@ -131,7 +133,7 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
         ...(apiKey ? { apiKey } : {}),
         maxBody: flags.maxBody,
       });
-      const server = await listen(app, flags);
+      const server = await listen(app, { ...flags, patienceMs: 1000 * flags.patience });
       const facts = { url: server.url, model: target.name, nla: flags.nla ?? null };
       stdout.write(
         json

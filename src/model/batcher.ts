@@ -4,18 +4,18 @@
 // Rows of one cache are places. A newcomer's prompt is read into a small cache of its own and copied into a free place; then all
 // places take one step together. The number of places doubles when they are taken and shrinks when three quarters are free.
 import { setImmediate } from "node:timers/promises";
-import { Graph, ops } from "../tensor/index.js";
+import { Graph } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
 import { NlaError } from "../error.js";
-import { padBatch } from "./batch.js";
 import { copyRows, KvCache } from "./cache.js";
 import type { CacheUse } from "./cache-layout.js";
 import type { Decoder } from "./decoder.js";
-import { attendWithin, forward } from "./forward.js";
-import { declareBatch } from "./graph-inputs.js";
+import { forward } from "./forward.js";
+import type { Weights } from "./forward.js";
+import { packedWeights, packingPays } from "./generate.js";
 import { canDraw, chooseToken, drawnTokens, nextTokens } from "./next-token.js";
 import type { Choice, DrawnTokens, NextTokenRows, NextTokens } from "./next-token.js";
-import { declareInjection, lastRows } from "./run.js";
+import { readPrompts } from "./read-prompts.js";
 import { uniformAt } from "./sampling.js";
 import type { SamplingOptions } from "./sampling.js";
 
@@ -97,6 +97,8 @@ export class Batcher implements AsyncDisposable {
   #places: (Sequence | null)[] = [];
   #cache: KvCache | null = null;
   #step: StepGraph | null = null;
+  /** Made when enough places are taken, kept until nobody is at work. */
+  #packed: (Disposable & { readonly weights: Weights }) | null = null;
   #running: Promise<void> | null = null;
   #closed = false;
   #tokens = 0;
@@ -163,7 +165,7 @@ export class Batcher implements AsyncDisposable {
     } finally {
       this.#running = null;
       if (this.#waiting.length > 0) this.#running = this.#run();
-      else this.#reset(); // an idle server holds no cache
+      else this.#reset(); // an idle server holds no cache and no packed weights
     }
   }
 
@@ -171,6 +173,8 @@ export class Batcher implements AsyncDisposable {
     this.#dropStep();
     this.#cache?.[Symbol.dispose]();
     this.#cache = null;
+    this.#packed?.[Symbol.dispose]();
+    this.#packed = null;
     this.#places = [];
   }
 
@@ -240,33 +244,12 @@ export class Batcher implements AsyncDisposable {
   }
 
   async #readPrompts(joining: readonly Sequence[], cache: KvCache) {
-    const { model } = this;
-    const { config } = model;
-    const batch = padBatch(
-      joining.map(({ request }) => request.ids),
-      { maxLength: this.maxTokens },
-    );
     const inject = joining.flatMap(({ request }, sequence) =>
       (request.inject ?? []).map(({ position, vector }) => ({ sequence, position, vector })),
     );
-    using g = new Graph(model.device, { recording: false, compute: this.#compute });
-    const declared = declareBatch(g, batch);
-    const injection = declareInjection(g, inject, batch, config.dim);
-    const within = attendWithin(g, model, declared);
-    const use = cache.layout.prompts(g, cache, batch.length);
-    const { blocks } = forward(g, model, declared, {
-      ...(injection ? { inject: injection.tensors } : {}),
-      attend: (k, q, key, value) => {
-        use.store(k, key, value);
-        return within(k, q, key, value);
-      },
-    });
-    const last = ops.gatherRows(g, blocks.at(-1) as Tensor, g.input("last", [batch.rows], "i32"));
-    const next = nextTokens(g, model, last, 1);
-    g.compile();
-    const lasts = lastRows(batch);
-    await g.run({ ...declared.values(batch), ...injection?.values, ...use.inputs(lasts), last: lasts });
-    return chooserOf(next.read());
+    const prompts = joining.map(({ request }) => request.ids);
+    const options = { maxLength: this.maxTokens, inject, compute: this.#compute };
+    return chooserOf(await readPrompts(this.model, prompts, cache, options));
   }
 
   /** Makes places for so many sequences; those at work keep theirs, in a row from 0 on. */
@@ -304,6 +287,11 @@ export class Batcher implements AsyncDisposable {
     const drawnAt = sharedTemperature(active);
     if (this.#step === null || this.#step.used !== used || this.#step.drawnAt !== drawnAt) {
       this.#dropStep();
+      const left = Math.max(...active.map(({ request, tokens }) => request.maxNewTokens - tokens.length));
+      this.#packed ??= await packedWeights(this.model, cache.rows, {
+        maxNewTokens: left,
+        compute: this.#compute,
+      });
       this.#step = this.#stepGraph(cache, used, drawnAt);
     }
     const { graph, use, drawn, next } = this.#step;
@@ -327,14 +315,16 @@ export class Batcher implements AsyncDisposable {
   #stepGraph(cache: KvCache, used: number, drawnAt: number | null): StepGraph {
     const { model } = this;
     const { rows } = cache;
+    const packed = packingPays(rows, this.#compute) ? this.#packed : null;
+    const weights = packed?.weights ?? model;
     const g = new Graph(model.device, { recording: false, compute: this.#compute });
     const ids = g.input("ids", [rows], "i32");
     const positions = g.input("positions", [rows], "i32");
     const use = cache.layout.step(g, cache, positions, used);
     const batch = { rows, length: 1, ids, positions, mask: noMask };
-    const last = forward(g, model, batch, { attend: use.attend }).blocks.at(-1) as Tensor;
-    const drawn = drawnAt !== null && canDraw(g, {}) ? drawnTokens(g, model, last, drawnAt) : null;
-    const next = drawn ? null : nextTokens(g, model, last, 1);
+    const last = forward(g, weights, batch, { attend: use.attend }).blocks.at(-1) as Tensor;
+    const drawn = drawnAt !== null && canDraw(g, {}) ? drawnTokens(g, weights, last, drawnAt) : null;
+    const next = drawn ? null : nextTokens(g, weights, last, 1);
     g.compile();
     return { graph: g, used, drawnAt, use, drawn, next };
   }

@@ -2,19 +2,17 @@
 // have ended leave the batch; each row has its own length, seed and stop.
 import { freemem } from "node:os";
 import { setImmediate } from "node:timers/promises";
-import { Graph, ops, PackedMatrices } from "../tensor/index.js";
+import { Graph, PackedMatrices } from "../tensor/index.js";
 import type { Tensor } from "../tensor/index.js";
 import { NlaError } from "../error.js";
-import { padBatch } from "./batch.js";
 import { KvCache } from "./cache.js";
 import type { Decoder } from "./decoder.js";
 import type { CacheUse } from "./cache-layout.js";
-import { attendWithin, forward } from "./forward.js";
+import { forward } from "./forward.js";
 import type { Weights } from "./forward.js";
-import { declareBatch } from "./graph-inputs.js";
 import { canDraw, chooseToken, drawnTokens, nextTokens } from "./next-token.js";
 import type { Choice, DrawnTokens, NextTokens } from "./next-token.js";
-import { declareInjection, lastRows } from "./run.js";
+import { readPrompts } from "./read-prompts.js";
 import type { Injection } from "./run.js";
 import { uniformAt } from "./sampling.js";
 import type { SamplingOptions } from "./sampling.js";
@@ -79,7 +77,7 @@ interface Growing {
  * @param prompts token ids
  * @returns prompts · samples sequences, prompt after prompt
  * @throws NlaError `model.generate` for settings that make no sense or a prompt that fills the context, and those of
- *   {@link padBatch} and injection
+ *   {@link readPrompts}
  */
 export async function generate(
   model: Decoder,
@@ -113,7 +111,8 @@ export async function generate(
   let cache = await KvCache.create(model, prompts.length, slots, options.compute ?? "f32");
   let decode: DecodeGraph | null = null;
   try {
-    const first = await readPrompts(model, prompts, cache, options);
+    const rows = await readPrompts(model, prompts, cache, options);
+    const first: Choose = (row, uniform) => chooseToken(rows, row, uniform, options);
     let active = sequences;
     if (samples > 1)
       cache = await replaceCache(
@@ -176,15 +175,20 @@ const PACK_FROM_TOKENS = 8;
 const PACK_FROM_ROWS_F32 = 8;
 const PACK_AT_MOST = 0.25; // of the memory that is free
 
-/** Weights packed for the steps of this call, where that pays and they are not packed already; the numbers are the same. */
-async function packedWeights(
+/** Whether steps of so many rows read packed weights faster than plain ones. */
+export function packingPays(rows: number, compute: "f32" | "bf16"): boolean {
+  return rows >= PACK_FROM_ROWS_F32 || compute === "bf16";
+}
+
+/** Weights packed for steps of so many rows, where that pays and they are not packed already; the numbers are the same. */
+export async function packedWeights(
   model: Decoder,
   rows: number,
-  { maxNewTokens, compute = "f32" }: GenerateOptions,
+  { maxNewTokens, compute = "f32" }: Pick<GenerateOptions, "maxNewTokens" | "compute">,
 ): Promise<(Disposable & { readonly weights: Weights }) | null> {
   const { device } = model;
-  const few = rows < PACK_FROM_ROWS_F32 && compute === "f32";
-  if (device.kernels === null || model.packed || few || maxNewTokens < PACK_FROM_TOKENS) return null;
+  if (device.kernels === null || model.packed || maxNewTokens < PACK_FROM_TOKENS) return null;
+  if (!packingPays(rows, compute)) return null;
   const matrices = model.matrices;
   if (PackedMatrices.bytes(device, matrices.values(), compute) > PACK_AT_MOST * freemem()) return null;
   const packed = await PackedMatrices.of(device, matrices, compute);
@@ -197,47 +201,6 @@ async function packedWeights(
     divisors: (k) => model.divisors(k),
   };
   return { weights, [Symbol.dispose]: () => packed[Symbol.dispose]() };
-}
-
-/** Reads all prompts into the cache; what may follow each prompt's last token. */
-async function readPrompts(
-  model: Decoder,
-  prompts: readonly (readonly number[])[],
-  cache: KvCache,
-  options: GenerateOptions,
-): Promise<Choose> {
-  const { inject = [], compute = "f32", temperature = 1, signal, onGraph } = options;
-  const { config } = model;
-  const started = performance.now();
-  const batch = padBatch(prompts, { maxLength: config.contextLength });
-  using g = new Graph(model.device, { recording: false, compute });
-  const declared = declareBatch(g, batch);
-  const injection = declareInjection(g, inject, batch, config.dim);
-  const within = attendWithin(g, model, declared);
-  const use = cache.layout.prompts(g, cache, batch.length);
-  const { blocks } = forward(g, model, declared, {
-    ...(injection ? { inject: injection.tensors } : {}),
-    attend: (k, q, key, value) => {
-      use.store(k, key, value);
-      return within(k, q, key, value);
-    },
-  });
-  const last = ops.gatherRows(g, blocks.at(-1) as Tensor, g.input("last", [batch.rows], "i32"));
-  const next = nextTokens(g, model, last, temperature);
-  g.compile();
-  onGraph?.((performance.now() - started) / 1000);
-  const positionsOfLast = lastRows(batch);
-  await g.run(
-    {
-      ...declared.values(batch),
-      ...injection?.values,
-      ...use.inputs(positionsOfLast),
-      last: positionsOfLast,
-    },
-    signal,
-  );
-  const rows = next.read();
-  return (row, uniform) => chooseToken(rows, row, uniform, options);
 }
 
 interface DecodeGraph {

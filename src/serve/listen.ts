@@ -10,18 +10,30 @@ export interface Listening {
   close(): Promise<void>;
 }
 
-// A request that takes longer to arrive than this is a slow or dead sender, and holds a socket for nothing.
-const REQUEST_MS = 60_000;
-const HEADERS_MS = 15_000;
+/** Where to listen, and how long to wait for clients. */
+export interface ListenOptions {
+  readonly host: string;
+  readonly port: number;
+  /**
+   * Milliseconds that a client may take to send a request, or to take nothing of an answer: a slow or dead one holds a socket, and
+   * the end of the process, for nothing. Defaults to 60,000.
+   */
+  readonly patienceMs?: number;
+}
+
+const HEADERS_MS = 15_000; // a few lines arrive at once, or their sender is dead
+const CHECK_MS = 5_000;
 
 /** Listens. Port 0 takes any that is free. @throws the system's error where the port is taken */
-export function listen(
-  app: Hono,
-  { host, port }: { readonly host: string; readonly port: number },
-): Promise<Listening> {
+export function listen(app: Hono, { host, port, patienceMs = 60_000 }: ListenOptions): Promise<Listening> {
+  const serverOptions = {
+    requestTimeout: patienceMs,
+    headersTimeout: Math.min(HEADERS_MS, patienceMs),
+    connectionsCheckingInterval: Math.min(CHECK_MS, patienceMs / 4),
+  };
   return new Promise((resolve, reject) => {
     const server = serve(
-      { fetch: app.fetch, hostname: host, port, overrideGlobalObjects: false },
+      { fetch: app.fetch, hostname: host, port, overrideGlobalObjects: false, serverOptions },
       (address) => {
         server.off("error", reject);
         const name = host.includes(":") ? `[${host}]` : host;
@@ -35,8 +47,10 @@ export function listen(
         });
       },
     ) as Server;
-    server.requestTimeout = REQUEST_MS;
-    server.headersTimeout = HEADERS_MS;
+    server.setTimeout(patienceMs, (socket) => {
+      if (socket.writableLength > 0) socket.destroy();
+      else socket.setTimeout(patienceMs); // it waits for us: an answer may take its time
+    });
     server.once("error", reject);
   });
 }
