@@ -140,8 +140,9 @@ INLINE void NAME(ask)(const Cache *c, int64_t at, int64_t n, const Tensor *k, co
   }
 }
 
-// Sources: scratch, q [d, heads, sequences], cache of keys, cache of values, positions i32 [sequences], [first i32 [sequences]]
-// -> like q, F32 or BF16. A query sees the slots from the first (0) up to its position. Value: scale; the flags are the bits of the cap.
+// Sources: scratch, q [d, heads, sequences] or [d, heads, 1, sequences] with heads one after another, cache of keys, cache of values, positions i32 [sequences], [first i32 [sequences]]
+// -> [d, heads,
+// sequences], F32 or BF16. A query sees the slots from the first (0) up to its position. Value: scale; the flags are the bits of the cap.
 static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata) {
   const Settings s = settings_of(userdata);
   const Tensor *q = dst->src[1], *k = dst->src[2], *v = dst->src[3];
@@ -149,14 +150,15 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
   const int32_t *positions = (const int32_t *)dst->src[4]->data;
   const int32_t *firsts = dst->src[5] ? (const int32_t *)dst->src[5]->data : NULL;
   const float cap = float_of_bits(s.flags);
-  const int64_t d = q->ne[0], heads = q->ne[1], group = heads / c.kv_heads, units = q->ne[2] * c.kv_heads;
+  const int64_t d = q->ne[0], heads = q->ne[1], group = heads / c.kv_heads, sequences = q->ne[2] * q->ne[3], units = sequences * c.kv_heads;
+  const int64_t q_stride = (int64_t)q->nb[q->ne[3] > 1 ? 3 : 2] / 4;
   float *rounded = edge_tile(scratch_of(dst, ith)), *scores = free_scratch(scratch_of(dst, ith));
   for (int64_t unit = units * ith / nth; unit < units * (ith + 1) / nth; unit++) {
     const int64_t sequence = unit / c.kv_heads, kv_head = unit % c.kv_heads, at = head_of(&c, sequence, kv_head);
     const int64_t until = positions[sequence] + 1, from = firsts ? min64(firsts[sequence], until - 1) : 0;
     if (unit + 1 < units * (ith + 1) / nth) NAME(ask)(&c, at + c.slots * d + from / GROUP * GROUP * d, (until - from) * d, k, v);
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
-      const float *query = (const float *)q->data + (sequence * heads + head) * d;
+      const float *query = (const float *)q->data + sequence * q_stride + head * d;
       const int64_t to = (sequence * heads + head) * d;
       float *y = dst->type == TYPE_BF16 ? rounded : (float *)dst->data + to;
       if (c.type == TYPE_F32) NAME(attend)(TYPE_F32, d, from, until, s.value, cap, query, k->data, v->data, at, scores, y);

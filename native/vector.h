@@ -34,10 +34,13 @@ INLINE float NAME(exponential)(float x) {
   const uint32_t bits = (NAME(exponential_bits)(y) & some & ~over) | (over & 0x7f800000u);
   return float_of_bits(bits) + (y - y);
 }
-// 1 / (1 + e^-x); NaN for NaN.
+// 1 / (1 + e^-x); below -88.7 zero, so that it is zero times whatever x is, too; NaN for NaN.
 INLINE float NAME(sigmoid)(float x) {
-  const float y = NAME(within)(-x);
-  return 1.f / (1.f + float_of_bits(NAME(exponential_bits)(y)) + (y - y));
+  const float y = NAME(within)(-x), value = 1.f / (1.f + float_of_bits(NAME(exponential_bits)(y)));
+  const uint32_t some = -(uint32_t)!(x < -88.7f);
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  return float_of_bits(bits & some) + (y - y);
 }
 
 // tanh x to 2 units in the last place: near 0 a polynomial, since 1 - 2 / (e^2x + 1) would leave nothing but rounding there.

@@ -322,7 +322,7 @@ export class Batcher implements AsyncDisposable {
     const positions = g.input("positions", [rows], "i32");
     const use = cache.layout.step(g, cache, positions, used);
     const batch = { rows, length: 1, ids, positions, mask: noMask };
-    const last = forward(g, weights, batch, { attend: use.attend }).blocks.at(-1) as Tensor;
+    const last = forward(g, weights, batch, use).blocks.at(-1) as Tensor;
     const drawn = drawnAt !== null && canDraw(g, {}) ? drawnTokens(g, weights, last, drawnAt) : null;
     const next = drawn ? null : nextTokens(g, weights, last, 1);
     g.compile();

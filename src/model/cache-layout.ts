@@ -35,7 +35,7 @@ export interface CacheLayout {
     cache: CacheTensors,
     positions: Tensor,
     used: number,
-  ): CacheUse & { readonly attend: Attend };
+  ): CacheUse & { readonly attend: Attend; readonly takesParts?: boolean };
 }
 
 /** The first slot that a query at each position sees. */
@@ -46,7 +46,9 @@ function firstSeen(positions: Int32Array, window: number): Int32Array {
 /** Stores tokens of a block, `length` per row from the slots `at` on. */
 function grouped(g: Graph, cache: CacheTensors, length: number, at: Tensor): CacheUse["store"] {
   const { kvHeads, headDim } = cache.config;
-  const split = (x: Tensor) => ops.reshape(g, x, [cache.rows, length, kvHeads, headDim]);
+  // Parts of one tensor come split already: they are read as they lie.
+  const split = (x: Tensor) =>
+    x.shape.length === 4 ? x : ops.reshape(g, x, [cache.rows, length, kvHeads, headDim]);
   return (k, key, value) => {
     ops.storeTokens(g, cache.keys(k), split(key), at, "keys");
     ops.storeTokens(g, cache.values(k), split(value), at, "values");
@@ -72,6 +74,7 @@ export function groupedLayout(dtype: "f32" | "bf16"): CacheLayout {
       const store = grouped(g, cache, 1, positions);
       return {
         store,
+        takesParts: true,
         attend(k, q, key, value) {
           store(k, key, value);
           const { attentionScale: scale, attentionSoftcap: softcap } = config;

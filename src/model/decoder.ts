@@ -2,6 +2,7 @@
 import { Arena, Device, PackedMatrices, sizeOf } from "../tensor/index.js";
 import type { FileMapping, PackedMatrix, Shape, Tensor, TensorSpec } from "../tensor/index.js";
 import { f32ToBf16 } from "../data/floats.js";
+import { headMatrices, mergesHeads } from "./decoder-config.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { LowRank, Weights } from "./forward.js";
 import { loraError } from "./lora.js";
@@ -74,8 +75,9 @@ export class Decoder implements Weights, Disposable {
     return this.#packed?.matrices.get(name) ?? this.plainMatrix(name);
   }
 
-  merged(names: readonly string[]): Tensor | null {
-    if (this.#packed || this.#lora) return null;
+  merged(names: readonly string[]): Tensor | PackedMatrix | null {
+    if (this.#lora) return null;
+    if (this.#packed) return this.#packed.matrices.get(names.join(" ")) ?? null;
     return (this.#half ?? this.parameters).span(names);
   }
 
@@ -175,9 +177,21 @@ export class Decoder implements Weights, Disposable {
 
   /**
    * The matrices that `linear` multiplies with and that can be packed: all two-dimensional parameters in f32, the embedding only
-   * where it is the head, too.
+   * where it is the head, too; those of queries, keys and values as one where they can be, under their names with blanks between.
    */
   get matrices(): ReadonlyMap<string, Tensor> {
+    const found = this.#plainMatrices();
+    if (this.#lora || !mergesHeads(this.config)) return found;
+    for (let k = 0; k < this.config.layers; k++) {
+      const names = headMatrices(k);
+      const span = (this.#half ?? this.parameters).span(names);
+      if (!span || !names.every((name) => found.delete(name))) continue;
+      found.set(names.join(" "), span);
+    }
+    return found;
+  }
+
+  #plainMatrices(): Map<string, Tensor> {
     const names = [...this.parameters.tensors].filter(
       ([name, { shape, dtype }]) =>
         shape.length === 2 && dtype === "f32" && (this.config.tied || name !== EMBEDDING),

@@ -1,9 +1,10 @@
 // The forward pass of a decoder as ops in a graph: embedding, blocks, last norm. One function for every family, driven by
 // the config; it stops after any block and hands out the residual stream after any of them.
 import { NlaError } from "../error.js";
-import { Graph, ops } from "../tensor/index.js";
+import { Graph, ops, PackedMatrix } from "../tensor/index.js";
 import type { RopeOptions } from "../tensor/ops/index.js";
-import type { PackedMatrix, Tensor } from "../tensor/index.js";
+import type { Tensor } from "../tensor/index.js";
+import { headMatrices, mergesHeads } from "./decoder-config.js";
 import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
 import { blockName, EMBEDDING, FINAL_NORM, HEAD } from "./parameters.js";
 import { ropeMagnitude } from "./rope-scaling.js";
@@ -31,6 +32,7 @@ const {
   square,
   sumLast,
   swiglu,
+  turnedHeads,
 } = ops;
 
 /** What the forward pass reads: tensors by Hugging Face name, and the rope divisors of each block. */
@@ -41,7 +43,7 @@ export interface Weights {
   /** A parameter for `linear`: f32, or a copy in bf16 or packed where there is one. */
   matrix(name: string): Tensor | PackedMatrix;
   /** Matrices as one, [Σ out, in], where they lie one after another and nothing is added to them; null: take each by itself. */
-  merged(names: readonly string[]): Tensor | null;
+  merged(names: readonly string[]): Tensor | PackedMatrix | null;
   /** What an adapter adds to a linear map, named without `.weight`; null: nothing. */
   lowRank(module: string): LowRank | null;
   /** Frequency divisors of block k, or null. */
@@ -85,6 +87,8 @@ export interface ForwardOptions {
   readonly inject?: InjectedRows;
   /** Defaults to causal attention within the batch. */
   readonly attend?: Attend;
+  /** Whether `attend` takes what {@link ops.turnedHeads} gives, too: for one token per row. Defaults to false. */
+  readonly takesParts?: boolean;
 }
 
 /** The residual stream: what enters block 0, and what each block leaves. All [rows · length, dim]. */
@@ -106,7 +110,7 @@ export function forward(
 ): Residuals {
   const { config } = weights;
   const { until = config.layers - 1, inject } = options;
-  const merged = options.attend ? null : mergedHeads(g, weights, batch);
+  const merged = mergedHeads(g, weights, batch, options);
   const attend = options.attend ?? attendWithin(g, weights, batch);
   let x = gatherRows(g, weights.get(EMBEDDING), batch.ids); // [n, dim]
   if (config.embeddingScale !== 1) x = scale(g, x, config.embeddingScale);
@@ -238,22 +242,31 @@ function ropeOptions(weights: Weights, k: number): RopeOptions {
  * Causal attention among the tokens of the batch with queries, keys and values from one product: the input is read once, its
  * gradient made once, and both are packed once. Not for families whose queries get a bias or a norm before they are turned.
  */
-function mergedHeads(g: Graph, weights: Weights, batch: BatchInputs): MergedHeads | null {
+function mergedHeads(
+  g: Graph,
+  weights: Weights,
+  batch: BatchInputs,
+  { attend, takesParts = false }: ForwardOptions,
+): MergedHeads | null {
   const { config } = weights;
   const { rows, length, positions } = batch;
-  if (config.qkNorm || config.attentionBias || !canMerge(g, rows * length, length)) return null;
+  if ((attend && !takesParts) || !mergesHeads(config) || !g.native) return null;
   return (k, h) => {
-    const names = (["q", "k", "v"] as const).map((part) => blockName(k, `self_attn.${part}_proj.weight`));
+    const names = headMatrices(k);
     const matrix = weights.merged(names);
-    if (!matrix) return null;
+    // What is packed is multiplied with any number of rows.
+    if (!matrix || !(matrix instanceof PackedMatrix || canMerge(g, rows * length, length))) return null;
     const parts = names.map((name) => weights.get(name));
-    return mergedAttention(g, mergedLinear(g, h, matrix, parts), {
+    const qkv = mergedLinear(g, h, matrix, parts);
+    const { heads, kvHeads, headDim } = config;
+    const options = { heads, kvHeads, headDim, positions, rope: ropeOptions(weights, k) };
+    if (attend) {
+      const { q, key, value } = turnedHeads(g, qkv, options);
+      return attend(k, q, key, value);
+    }
+    return mergedAttention(g, qkv, {
+      ...options,
       batch: rows,
-      heads: config.heads,
-      kvHeads: config.kvHeads,
-      headDim: config.headDim,
-      positions,
-      rope: ropeOptions(weights, k),
       mask: batch.mask(config.windows[k] ?? null),
       scale: config.attentionScale,
       softcap: config.attentionSoftcap,

@@ -196,7 +196,7 @@ export async function packedWeights(
     config: model.config,
     get: (name) => model.get(name),
     matrix: (name) => packed.matrices.get(name) ?? model.matrix(name),
-    merged: () => null, // each is packed by itself
+    merged: (names) => packed.matrices.get(names.join(" ")) ?? null,
     lowRank: (module) => model.lowRank(module),
     divisors: (k) => model.divisors(k),
   };
@@ -231,7 +231,7 @@ function decodeGraph(
   const positions = g.input("positions", [rows], "i32");
   const use = cache.layout.step(g, cache, positions, used);
   const batch = { rows, length: 1, ids, positions, mask: noMaskWithin };
-  const last = forward(g, weights, batch, { attend: use.attend }).blocks.at(-1) as Tensor;
+  const last = forward(g, weights, batch, use).blocks.at(-1) as Tensor;
   const drawn = canDraw(g, options) ? drawnTokens(g, weights, last, temperature) : null;
   const next = drawn ? null : nextTokens(g, weights, last, temperature);
   g.compile();

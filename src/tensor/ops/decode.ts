@@ -56,7 +56,7 @@ export function storeTokens(g: Graph, cache: Tensor, x: Tensor, at: Tensor, what
 }
 
 /**
- * One query per sequence over a cache that {@link storeTokens} wrote. q [sequences, heads, d]; keys and values [sequences, kvHeads,
+ * One query per sequence over a cache that {@link storeTokens} wrote. q [sequences, heads, d] or [sequences, 1, heads, d]; keys and values [sequences, kvHeads,
  * slots, d]; positions an i32 input [sequences]: the last slot that each query sees -> [sequences, heads · d].
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`
@@ -69,10 +69,14 @@ export function cacheAttention(
   positions: Tensor,
   { scale, softcap = null, first = null }: CacheAttentionOptions,
 ): Tensor {
-  const [sequences, heads, d] = q.shape as [number, number, number];
+  const [sequences, heads, d] = q.shape.filter((_, i) => q.shape.length === 3 || i !== 1) as [
+    number,
+    number,
+    number,
+  ];
   const [rows, kvHeads, slots, width] = keys.shape as [number, number, number, number];
   const fits =
-    q.shape.length === 3 &&
+    (q.shape.length === 3 || (q.shape.length === 4 && q.shape[1] === 1)) &&
     keys.shape.length === 4 &&
     rows === sequences &&
     width === d &&

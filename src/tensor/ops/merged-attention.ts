@@ -1,13 +1,14 @@
 // Attention over what one product made of a block's input: queries, keys and values side by side in one tensor, turned where they lie
 // and read where they lie. Only with nlakit's own kernels; elsewhere `model/` makes the three of them by themselves. The same numbers.
 import type { Graph } from "../graph.js";
+import { PackedMatrix } from "../packed.js";
 import { shapeError, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { hasAttention, kernelSettings, requireCap } from "./attention.js";
 import type { AttentionOptions } from "./attention.js";
 import { requireDtype } from "./check.js";
 import { partOf, reshape } from "./layout.js";
-import { hasProduct, product, productOnto } from "./product.js";
+import { hasProduct, packedProduct, product, productOnto } from "./product.js";
 import { checkRope, ropeTable, turnedBack, turnInPlace } from "./rope.js";
 import type { RopeOptions } from "./rope.js";
 
@@ -22,7 +23,7 @@ export interface MergedAttentionOptions extends AttentionOptions {
   readonly rope: RopeOptions;
 }
 
-/** Whether {@link mergedLinear} and {@link mergedAttention} are there for n tokens, `length` of them in a row. */
+/** Whether {@link mergedLinear} of a matrix that is not packed, and {@link mergedAttention}, are there for n tokens, `length` of them in a row. */
 export function canMerge(g: Graph, n: number, length: number): boolean {
   return hasProduct(g, n) && hasAttention(g, length, length);
 }
@@ -33,7 +34,13 @@ export function canMerge(g: Graph, n: number, length: number): boolean {
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`
  */
-export function mergedLinear(g: Graph, x: Tensor, merged: Tensor, parts: readonly Tensor[]): Tensor {
+export function mergedLinear(
+  g: Graph,
+  x: Tensor,
+  merged: Tensor | PackedMatrix,
+  parts: readonly Tensor[],
+): Tensor {
+  if (merged instanceof PackedMatrix) return packedProduct(g, x, merged);
   const [out, k] = merged.shape as [number, number];
   const rows = parts.reduce((sum, { shape }) => sum + (shape[0] as number), 0);
   if (x.shape.length !== 2 || x.shape[1] !== k || rows !== out || parts.some(({ shape }) => shape[1] !== k)) {
@@ -58,6 +65,47 @@ export function mergedLinear(g: Graph, x: Tensor, merged: Tensor, parts: readonl
   );
 }
 
+type Parts = Pick<MergedAttentionOptions, "batch" | "heads" | "kvHeads" | "headDim" | "positions" | "rope">;
+
+/** Queries and keys turned where they lie, and views of heads [batch, t, count, headDim] from the `first` on. */
+function turnedParts(g: Graph, qkv: Tensor, options: Parts, t: number) {
+  const { batch, heads, kvHeads, headDim, positions, rope } = options;
+  const all = heads + 2 * kvHeads;
+  const split = g.emit("reshape_4d", [batch * t, all, headDim], "f32", qkv, headDim, all, batch * t, 1);
+  checkRope(g, split, positions, rope);
+  const table = ropeTable(g, positions, headDim, rope);
+  const turned = turnInPlace(g, split, table, heads + kvHeads);
+  const head = headDim * 4;
+  const row = all * head;
+  const part = (first: number, count: number) => {
+    const strides = [head, row, row * t, first * head];
+    return g.emit("view_4d", [batch, t, count, headDim], "f32", turned, headDim, count, t, batch, ...strides);
+  };
+  return { part, table };
+}
+
+/**
+ * For generation, one token of each of n sequences: qkv [n, (heads + 2 · kvHeads) · headDim] turned in itself, as views q
+ * [n, 1, heads, headDim], key and value [n, 1, kvHeads, headDim] of it, which only {@link storeTokens} and {@link cacheAttention}
+ * read as they lie. No gradient.
+ *
+ * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`, `tensor.gradient`
+ */
+export function turnedHeads(
+  g: Graph,
+  qkv: Tensor,
+  options: Omit<Parts, "batch">,
+): { readonly q: Tensor; readonly key: Tensor; readonly value: Tensor } {
+  const { heads, kvHeads, headDim } = options;
+  if (qkv.shape.length !== 2 || qkv.shape[1] !== (heads + 2 * kvHeads) * headDim) {
+    throw shapeError("turnedHeads", [qkv.shape], `[n, (${heads} + 2 · ${kvHeads}) · ${headDim}]`);
+  }
+  requireDtype("turnedHeads", "f32", qkv);
+  g.refuseGradient("turnedHeads", qkv);
+  const { part } = turnedParts(g, qkv, { ...options, batch: qkv.shape[0] as number }, 1);
+  return { q: part(0, heads), key: part(heads, kvHeads), value: part(heads + kvHeads, kvHeads) };
+}
+
 /**
  * Causal attention with rotary embedding, as {@link attention} and {@link rope} compute it, over queries, keys and values side by
  * side: qkv [batch · t, (heads + 2 · kvHeads) · headDim] -> [batch · t, heads · headDim]. Queries and keys are turned in qkv itself,
@@ -66,7 +114,7 @@ export function mergedLinear(g: Graph, x: Tensor, merged: Tensor, parts: readonl
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`
  */
 export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionOptions): Tensor {
-  const { batch, heads, kvHeads, headDim, positions } = options;
+  const { batch, heads, kvHeads, headDim } = options;
   const all = heads + 2 * kvHeads;
   const n = qkv.shape[0] as number;
   const t = n / batch;
@@ -81,26 +129,7 @@ export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionO
   requireDtype("mergedAttention", options.mask.dtype === "f16" ? "f16" : "f32", options.mask);
   requireCap("mergedAttention", options);
   const settings = kernelSettings(g, options, [batch, heads, t, t]);
-  const split = g.emit("reshape_4d", [n, all, headDim], "f32", qkv, headDim, all, n, 1);
-  checkRope(g, split, positions, options.rope);
-  const table = ropeTable(g, positions, headDim, options.rope);
-  const turned = turnInPlace(g, split, table, heads + kvHeads);
-  const row = all * headDim * 4;
-  const part = (first: number, count: number) =>
-    g.emit(
-      "view_4d",
-      [batch, t, count, headDim],
-      "f32",
-      turned,
-      headDim,
-      count,
-      t,
-      batch,
-      headDim * 4,
-      row,
-      row * t,
-      first * headDim * 4,
-    );
+  const { part, table } = turnedParts(g, qkv, options, t);
   const operands = [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads), options.mask];
   const size = n * heads * headDim;
   const mixed = g.emitKernel("attention", [size + n * heads], operands, settings);
