@@ -5,11 +5,13 @@ import { loadTarget, targetDirectory } from "../nla/target.js";
 import { createApp } from "../serve/app.js";
 import { listen } from "../serve/listen.js";
 import { ServedModel } from "../serve/served-model.js";
+import type { Holding } from "../model/index.js";
 import { contractOptions } from "./contract-options.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
+import { quantizeOption } from "./quantize.js";
 import { bringTarget } from "./target-of.js";
 
 interface ServeFlags {
@@ -30,6 +32,7 @@ interface ServeFlags {
   readonly compute: "f32" | "bf16";
   readonly device: string;
   readonly threads?: number;
+  readonly quantize?: Holding;
 }
 
 const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/;
@@ -84,6 +87,7 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
       description: "CPU threads; by default all cores",
       parse: wholeNumber("--threads", 1),
     },
+    quantizeOption,
   ],
   examples: [
     { command: "nla serve --nla runs/quickstart", does: "the pair and its target, on this machine only" },
@@ -117,7 +121,8 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
           contract: flags.contract,
           reconstructorContract: flags.arContract,
         });
-      using target = await loadTarget(await bringTarget(flags.model, nla?.target ?? null, context), device);
+      const name = await bringTarget(flags.model, nla?.target ?? null, context);
+      using target = await loadTarget(name, device, flags.quantize);
       const { rows: maxRows, context: maxTokens, queue: maxQueue, compute, maxPositions } = flags;
       const batching = { maxRows, maxTokens, maxQueue, compute };
       await using served = new ServedModel(target.name, target.model, target.tokenizer, batching);

@@ -7,6 +7,9 @@ import type { Socket } from "node:net";
 import path from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { generate } from "../../src/model/index.js";
+import type { Holding } from "../../src/model/index.js";
+import { loadTarget } from "../../src/nla/target.js";
 import { writeUntrainedPair } from "../../src/nla/testing/untrained-pair.js";
 import { RemoteServers } from "../../src/serve/remote-servers.js";
 import { Device } from "../../src/tensor/index.js";
@@ -107,6 +110,32 @@ describe("two servers that share the work", () => {
     expect(none.code).toBe(1);
     expect(none.stdout).toContain("remote.none");
   });
+});
+
+const far = (a: readonly number[], b: readonly number[]) =>
+  Math.max(...a.map((value, i) => Math.abs(value - (b[i] as number))));
+
+it("--quantize holds the target's matrices so, and answers as that model", async () => {
+  const server = await serve("--quantize", "q8_0");
+  const sent = { prompt: "Once upon a time", max_tokens: 20, temperature: 0, logprobs: 1 };
+  const response = await fetch(`${server.url}/v1/completions`, {
+    method: "POST",
+    body: JSON.stringify(sent),
+  });
+  const { choices } = (await response.json()) as {
+    choices: { logprobs: { token_logprobs: number[] } }[];
+  };
+  using device = Device.open({ threads: 1 });
+  const logProbs = async (holding?: Holding) => {
+    using target = await loadTarget("aidreams260K", device, holding);
+    const ids = target.tokenizer.encode(sent.prompt, { addSpecialTokens: true });
+    const [made] = await generate(target.model, [ids], { temperature: 0, maxNewTokens: 20 });
+    return made?.logProbs as number[];
+  };
+  const got = choices[0]?.logprobs.token_logprobs as number[];
+  expect(got).toHaveLength(20);
+  expect(far(got, await logProbs("q8_0"))).toBeLessThan(1e-4);
+  expect(far(got, await logProbs())).toBeGreaterThan(1e-4);
 });
 
 describe("SIGTERM", () => {
