@@ -15,6 +15,17 @@ const evaluation = (fve: number, extra: object = {}) => ({
   ...extra,
 });
 
+const line = (name: string, precision: number, recall: number, sentences: number) => ({
+  name,
+  fve: 0.5,
+  tokens: 6 * sentences,
+  scores: {
+    overall: { precision: { value: precision }, recall: { value: recall } },
+    sentences: { value: sentences },
+    unparsed: { value: 0 },
+  },
+});
+
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(path.join(os.tmpdir(), "nla-seeds-"))));
 afterAll(() => rm(folder, { recursive: true }));
@@ -36,16 +47,6 @@ describe("bench/seeds.mjs", () => {
   });
 
   it("says what recall gained beyond what more claims give by themselves", async () => {
-    const line = (name: string, precision: number, recall: number, sentences: number) => ({
-      name,
-      fve: 0.5,
-      tokens: 6 * sentences,
-      scores: {
-        overall: { precision: { value: precision }, recall: { value: recall } },
-        sentences: { value: sentences },
-        unparsed: { value: 0 },
-      },
-    });
     const claims = { lines: [line("greedy", 0.8, 0.3, 5), line("warm start, greedy", 0.7, 0.2, 4)] };
     const { stdout } = await tableOf(evaluation(0.6, { claims }), evaluation(0.6, { claims }));
     expect(stdout).toMatch(/^tokens, greedy +30\.000 /m);
