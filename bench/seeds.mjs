@@ -1,6 +1,8 @@
 // One table of several runs of the same recipe: per measure the mean over runs, with a 95 % t interval of that mean (Student 1908), and each run's
 // own value. An interval over documents says how well one pair was measured; this one says how training goes with another seed.
-//   for s in 1 2 3; do nla train configs/smallworld.yaml --run runs/s$s --set seed=$s && nla eval runs/s$s --controls --json > s$s.json; done
+//   nla train configs/smallworld-rl.yaml --run runs/s1
+//   for s in 2 3; do nla train configs/smallworld-rl.yaml --from runs/s1 --run runs/s$s --set seed=$s; done    # RL alone; without --from, all
+//   for s in 1 2 3; do nla eval runs/s$s --rows 1500 --controls --json > s$s.json; done
 //   node bench/seeds.mjs s1.json s2.json s3.json
 import { readFileSync } from "node:fs";
 
@@ -19,19 +21,22 @@ function measuresOf(report) {
   const { claims } = report;
   if (!claims) return rows;
   let last = "";
-  for (const { name, fve, scores } of claims.lines) {
+  for (const { name, fve, tokens, scores } of claims.lines) {
     // The second of two lines about one control carries its name indented.
     const whole = name.startsWith("  ") ? `${last},${name.slice(1)}` : name;
     if (!name.startsWith("  ")) last = name;
-    if (fve !== null && /text only/.test(whole)) rows.push([`FVE, ${whole}`, fve]);
+    if (fve !== null && /text only|warm start, T=1/.test(whole)) rows.push([`FVE, ${whole}`, fve]);
     rows.push(
       [`precision, ${whole}`, scores?.overall.precision?.value],
       [`recall, ${whole}`, scores?.overall.recall?.value],
       [`claims, ${whole}`, scores?.sentences.value],
+      ...(tokens === null ? [] : [[`tokens, ${whole}`, tokens]]),
       [`unparsed, ${whole}`, scores?.unparsed.value],
     );
   }
   rows.push(
+    ...gained(claims.lines, "greedy", "warm start, greedy"),
+    ...gained(claims.lines, "sampled, T=1", "warm start, T=1"),
     ["precision at the warm start's categories", claims.at_warm_categories?.trained],
     ["the warm start's own there", claims.at_warm_categories?.warm],
     ["FVE from the complete true label", claims.full_label_fve],
@@ -39,6 +44,19 @@ function measuresOf(report) {
   );
   for (const { form, loss } of claims.code?.forms ?? []) rows.push([`FVE lost, ${form}`, loss]);
   return rows;
+}
+
+// What a reading gained over the warm start's, run by run. More claims give more recall by themselves, so recall stands there twice: as it is,
+// and as it would be if as many claims were made as the warm start makes, each as good as now.
+function gained(lines, name, warmName) {
+  const [trained, warm] = [name, warmName].map((n) => lines.find((line) => line.name === n)?.scores);
+  const [recall, before] = [trained, warm].map((scores) => scores?.overall.recall?.value);
+  const share = warm?.sentences.value / trained?.sentences.value;
+  return [
+    [`precision gained, ${name}`, trained?.overall.precision?.value - warm?.overall.precision?.value],
+    [`recall gained, ${name}`, recall - before],
+    [`recall gained at as many claims, ${name}`, recall * share - before],
+  ].map(([label, value]) => [label, Number.isFinite(value) ? value : undefined]);
 }
 
 const files = process.argv.slice(2);

@@ -15,6 +15,17 @@ const evaluation = (fve: number, extra: object = {}) => ({
   ...extra,
 });
 
+const line = (name: string, precision: number, recall: number, sentences: number) => ({
+  name,
+  fve: 0.5,
+  tokens: 6 * sentences,
+  scores: {
+    overall: { precision: { value: precision }, recall: { value: recall } },
+    sentences: { value: sentences },
+    unparsed: { value: 0 },
+  },
+});
+
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(path.join(os.tmpdir(), "nla-seeds-"))));
 afterAll(() => rm(folder, { recursive: true }));
@@ -33,6 +44,18 @@ describe("bench/seeds.mjs", () => {
     // s = .045826, 4.303 s / sqrt 3 = .11385
     expect(stdout).toMatch(/^FVE, greedy +0\.650 \(0\.536 to 0\.764\) +0\.600 {2}0\.660 {2}0\.690$/m);
     expect(stdout).toMatch(/^FVE, warm start, greedy +0\.400 \(0\.400 to 0\.400\)/m);
+  });
+
+  it("says what recall gained beyond what more claims give by themselves", async () => {
+    const claims = { lines: [line("greedy", 0.8, 0.3, 5), line("warm start, greedy", 0.7, 0.2, 4)] };
+    const { stdout } = await tableOf(evaluation(0.6, { claims }), evaluation(0.6, { claims }));
+    expect(stdout).toMatch(/^tokens, greedy +30\.000 /m);
+    expect(stdout).toMatch(/^precision gained, greedy +0\.100 /m);
+    expect(stdout).toMatch(/^recall gained, greedy +0\.100 /m);
+    // .3 x 4 / 5 - .2
+    expect(stdout).toMatch(/^recall gained at as many claims, greedy +0\.040 /m);
+    // There are no samples among these lines, and that is no 0.
+    expect(stdout).toMatch(/^recall gained, sampled, T=1 +not in every run$/m);
   });
 
   it("leaves out no run in silence, and refuses one run or another file", async () => {

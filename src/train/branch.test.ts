@@ -4,6 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { branchRun } from "./branch.js";
+import { configDifferences, loadConfig } from "./config.js";
 import { configSchema } from "./config-schema.js";
 import { readRows } from "./metrics-log.js";
 import { openProgress } from "./progress.js";
@@ -35,6 +36,7 @@ const start = async (name: string, config: ReturnType<typeof configOf>, from?: s
     progress: openProgress({ stream: { write: () => true }, clock: () => 0, json: true, env: {} }),
     ...(from === undefined ? {} : { from: at(from) }),
   });
+const shipped = (name: string) => loadConfig(path.resolve(import.meta.dirname, "../../configs", name));
 const weights = (run: string, model: string) => digestOfFile(at(run, model, "model.safetensors"));
 
 const logged = async (run: string) =>
@@ -47,6 +49,13 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 describe("a run from another's warm start", () => {
+  it("the collapse run that ships can begin with the warm start of the run it warns of", async () => {
+    const sound = await shipped("smallworld-rl.yaml");
+    const differences = configDifferences(sound, await shipped("smallworld-collapse.yaml"));
+    expect(differences.map(({ key }) => key).filter((key) => !/^(rl|log)\./.test(key))).toEqual([]);
+    expect(differences.map(({ key }) => key)).toContain("rl.kl_coef");
+  });
+
   it("ends as the other does where nothing differs, with the warm start's part of the log", async () => {
     await start("same", configOf({}), "first");
     for (const model of ["verbalizer", "reconstructor"])
