@@ -40,6 +40,8 @@ async function best(arena, m, multiply) {
   return least;
 }
 
+const own = (g, x, w) => product(g, x, w, { transposeB: true, compute: g.compute });
+
 console.log(`${compute}, ${threads} threads, ${device.kernels.level}`);
 console.log(`| type | ${rows.join(" | ")} |`);
 console.log(`| --- |${" --- |".repeat(rows.length)}`);
@@ -47,7 +49,6 @@ for (const type of types) {
   const names = Array.from({ length: MATRICES }, (_, i) => [`w${i}`, { shape: [N, K], dtype: type }]);
   const arena = new Arena(device, "held", Object.fromEntries(names));
   for (const w of arena.tensors.values()) w.write(type === "f16" ? halves() : quantizeRows(type, values, K));
-  const own = (g, x, w) => product(g, x, w, { transposeB: true, compute: g.compute });
   const from = fewestHeldRows(type, device.kernels.level, compute === "bf16" && device.kernels.fastBf16);
   const cells = [];
   for (const m of rows) {
