@@ -74,11 +74,6 @@ export interface DecoderConfig {
   readonly json: Readonly<Record<string, unknown>>;
 }
 
-/** Names of the matrices of a block that make its queries, keys and values. */
-export function headMatrices(block: number): readonly string[] {
-  return ["q", "k", "v"].map((part) => `model.layers.${block}.self_attn.${part}_proj.weight`);
-}
-
 /** Whether one product can make queries, keys and values: not where they get a bias, or a norm before they are turned. */
 export function mergesHeads({ attentionBias, qkNorm }: DecoderConfig): boolean {
   return !attentionBias && !qkNorm;

@@ -2,12 +2,12 @@
 import { Arena, Device, PackedMatrices, sizeOf } from "../tensor/index.js";
 import type { FileMapping, PackedMatrix, Shape, Tensor, TensorSpec } from "../tensor/index.js";
 import { f32ToBf16 } from "../data/floats.js";
-import { headMatrices, mergesHeads } from "./decoder-config.js";
+import { mergesHeads } from "./decoder-config.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { LowRank, Weights } from "./forward.js";
 import { loraError } from "./lora.js";
 import type { Lora } from "./lora.js";
-import { EMBEDDING, parameterShapes } from "./parameters.js";
+import { EMBEDDING, headMatrices, parameterShapes } from "./parameters.js";
 import type { Parts } from "./parameters.js";
 import { frequencyDivisors } from "./rope-scaling.js";
 

@@ -4,9 +4,9 @@ import { NlaError } from "../error.js";
 import { Graph, ops, PackedMatrix } from "../tensor/index.js";
 import type { RopeOptions } from "../tensor/ops/index.js";
 import type { Tensor } from "../tensor/index.js";
-import { headMatrices, mergesHeads } from "./decoder-config.js";
+import { mergesHeads } from "./decoder-config.js";
 import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
-import { blockName, EMBEDDING, FINAL_NORM, HEAD } from "./parameters.js";
+import { blockName, EMBEDDING, FINAL_NORM, HEAD, headMatrices } from "./parameters.js";
 import { ropeMagnitude } from "./rope-scaling.js";
 
 const {

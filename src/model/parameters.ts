@@ -22,6 +22,11 @@ export function blockName(k: number, rest: string): string {
   return `model.layers.${k}.${rest}`;
 }
 
+/** Names of the matrices that make a block's queries, keys and values, in the order in which they lie. */
+export function headMatrices(k: number): readonly string[] {
+  return ["q", "k", "v"].map((part) => blockName(k, `self_attn.${part}_proj.weight`));
+}
+
 /** Shape of every parameter by name; matrices are [out, in]. */
 export function parameterShapes(
   config: DecoderConfig,

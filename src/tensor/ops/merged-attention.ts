@@ -30,7 +30,7 @@ export function canMerge(g: Graph, n: number, length: number): boolean {
 
 /**
  * x · [w₁; w₂; ...]ᵀ for weights that lie one after another: x [n, k], merged [Σ out, k], which is the memory of the `parts`
- * [out, k] -> [n, Σ out]. Gradients flow to the parts. Only where {@link canMerge}.
+ * [out, k], or a packed copy of it without gradients -> [n, Σ out]. Gradients flow to the parts. Only where {@link canMerge}.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`
  */
