@@ -231,7 +231,7 @@ TARGET_BF16 void pack_bf16(int64_t n, int64_t k, Matrix b, int64_t from, int64_t
   const int64_t k_block = k_block_of(k), columns = round_up(n, UNIT);
   for (int64_t k0 = 0; k0 < k; k0 += k_block) {
     const int64_t valid = min64(k_block, k - k0), depth = round_up(valid, DEPTH);
-    pack_b(valid, until - from, b, k0, from, (bf16 *)out + k0 * columns + from * depth);
+    pack_b(valid, until - from, b, k0, 0, (bf16 *)out + k0 * columns + from * depth);
   }
 }
 

@@ -210,7 +210,7 @@ TARGET_WIDE void pack_split(int64_t n, int64_t k, Matrix b, int64_t from, int64_
   uint8_t *finite = (uint8_t *)out + parts_bytes(columns, k) + from / BLOCK;
   for (int64_t k0 = 0; k0 < k; k0 += k_block, finite += columns / BLOCK) {
     const int64_t depth = min64(k_block, k - k0);
-    pack_b(until - from, depth, b, from, k0, (bf16 *)out + (k0 * columns + from * round_up(depth, STEP)) * PARTS, finite);
+    pack_b(until - from, depth, b, 0, k0, (bf16 *)out + (k0 * columns + from * round_up(depth, STEP)) * PARTS, finite);
   }
 }
 

@@ -202,7 +202,7 @@ void NAME(pack)(int64_t n, int64_t k, Matrix b, int64_t from, int64_t until, cha
   const int64_t k_block = NAME(k_block_of)(k), columns = round_up(n, UNIT);
   for (int64_t k0 = 0; k0 < k; k0 += k_block) {
     const int64_t depth = min64(k_block, k - k0);
-    NAME(pack_b)(depth, until - from, b, k0, from, (float *)out + k0 * columns + from * depth);
+    NAME(pack_b)(depth, until - from, b, k0, 0, (float *)out + k0 * columns + from * depth);
   }
 }
 

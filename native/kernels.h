@@ -77,7 +77,8 @@ typedef struct {
 // C[m, n] = base + A[m, k] B[k, n]. Sums run over k in an order that depends on k alone.
 typedef void (*Gemm)(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, Target c, char *scratch);
 
-// Bytes of a packed B[k, n], and its packer: columns [from, until) of B, both multiples of 32 or n.
+// Bytes of a packed B[k, n], and its packer: b, whose first column is column `from` of B, into columns [from, until), both multiples of
+// 32 or n.
 typedef int64_t (*PackedBytes)(int64_t n, int64_t k);
 typedef void (*Pack)(int64_t n, int64_t k, Matrix b, int64_t from, int64_t until, char *out);
 typedef struct {
@@ -98,7 +99,7 @@ enum {
   SCRATCH_A = 1 << 20,
   SCRATCH_B = 3 << 20,
   SCRATCH_EDGE = 16 << 10,
-  SCRATCH_BYTES = 8 << 20,
+  SCRATCH_BYTES = 10 << 20,
   SCRATCH_FREE = SCRATCH_BYTES - SCRATCH_A - SCRATCH_B - SCRATCH_EDGE,
 };
 INLINE char *packed_b(char *scratch) { return scratch + SCRATCH_A; }
@@ -132,6 +133,58 @@ INLINE int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 INLINE int64_t part(int64_t n, int64_t unit, int64_t i, int64_t parts) {
   return min64(n, (n + unit - 1) / unit * i / parts * unit);
 }
+
+// Work in units: every thread has its share of them in a row, and takes from its front; who is done takes from the backs of the others'
+// shares, so that a thread which its neighbours on the machine slow down is not waited for. What a unit computes depends on the
+// unit alone. A share is a word of the thread's scratch: whose it is, and the first and the last unit not taken, of SHARE_UNITS at
+// most. A word of another op, or of an earlier run (which left no unit), offers nothing; nor does memory that holds no such word.
+enum { SHARE_UNITS = 1000, SHARE_BITS = 10, SHARE_MASK = (1 << SHARE_BITS) - 1 };
+INLINE uint64_t *share_of(const Tensor *dst, int ith) {
+  return (uint64_t *)(scratch_of(dst, ith) + SCRATCH_A + SCRATCH_B + SCRATCH_EDGE - 64);
+}
+INLINE uint64_t share_word(const Tensor *dst, uint64_t front, uint64_t back) {
+  return (uint64_t)(uintptr_t)dst >> 4 << (2 * SHARE_BITS) | front << SHARE_BITS | back;
+}
+INLINE int begin_share(const Tensor *dst, int ith, int nth, int64_t units) {
+  const uint64_t count = (uint64_t)(units * (ith + 1) / nth - units * ith / nth);
+  __atomic_store_n(share_of(dst, ith), share_word(dst, 0, count), __ATOMIC_RELAXED);
+  return ith;
+}
+// The next unit of this thread, -1: there is none left. `from`: whose share it takes from, to begin with its own.
+INLINE int64_t next_unit(const Tensor *dst, int ith, int nth, int64_t units, int *from) {
+  for (;;) {
+    uint64_t *share = share_of(dst, *from), word = __atomic_load_n(share, __ATOMIC_RELAXED);
+    const uint64_t front = word >> SHARE_BITS & SHARE_MASK, back = word & SHARE_MASK;
+    if (word != share_word(dst, front, back) || front >= back) {
+      *from = (*from + 1) % nth;
+      if (*from == ith) return -1;
+      continue;
+    }
+    const int own = *from == ith;
+    const uint64_t rest = own ? share_word(dst, front + 1, back) : share_word(dst, front, back - 1);
+    if (__atomic_compare_exchange_n(share, &word, rest, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      return units * *from / nth + (int64_t)(own ? front : back - 1);
+  }
+}
+// In groups where there are more than shares have room for.
+#define EVERY_UNIT(unit, units)                                                                                        \
+  (int64_t grouped = (units) / (SHARE_UNITS * nth) + 1, groups = ((units) + grouped - 1) / grouped, once = 1; once; once = 0) \
+    for (int share = begin_share(dst, ith, nth, groups); once >= 0;)                                                   \
+      for (int64_t group = once = next_unit(dst, ith, nth, groups, &share), unit = group * grouped;                    \
+           group >= 0 && unit < min64((group + 1) * grouped, units); unit++)
+
+enum { RANGE = 4096, FEW_ROWS = 16 }; // elements and rows in a unit of work
+enum { UNITS_EACH = 64 };             // units in a thread's share of them at most
+// Units of work on n of something, `few` in each, but no more units than a share has.
+#define UNITS_OF(n, few) min64(((n) + (few) - 1) / (few), UNITS_EACH *nth)
+#define ROWS_OF_THREAD(n)                                                                                              \
+  for EVERY_UNIT(unit, UNITS_OF(n, FEW_ROWS))                                                                          \
+    for (int64_t i = part(n, 1, unit, UNITS_OF(n, FEW_ROWS)); i < part(n, 1, unit + 1, UNITS_OF(n, FEW_ROWS)); i++)
+// Elements [from, until) of n.
+#define RANGES_OF_THREAD(n)                                                                                            \
+  for EVERY_UNIT(unit, UNITS_OF(n, RANGE))                                                                             \
+    for (int64_t from = part(n, RANGE, unit, UNITS_OF(n, RANGE)), until = part(n, RANGE, unit + 1, UNITS_OF(n, RANGE)); \
+         from < until; from = until)
 
 INLINE int64_t rows_of(const Tensor *t) { return t->ne[1] * t->ne[2] * t->ne[3]; }
 INLINE int64_t size_of(const Tensor *t) { return t->ne[0] * rows_of(t); }

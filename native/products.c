@@ -2,6 +2,8 @@
 // proves at load that ggml's tensors are laid out as kernels.h says.
 #include "kernels.h"
 
+enum { ROWS_TAKEN = 192 };    // of C, by a thread at a time, where B is packed once for all of them
+enum { PACKED_ONCE = 3 << 19 }; // bytes of such a B: most of a second-level cache
 enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, IN_BF16 = 4, HAS_BASE = 8, A_HOLDS_BF16 = 16, B_PACKED = 32 };
 
 // A grid of threads over C that packs least: every thread packs its rows of A and, twice as dear, its columns of B.
@@ -21,18 +23,50 @@ INLINE char *batch_of(const Tensor *t, int64_t i2, int64_t i3) {
   return (char *)t->data + i2 % t->ne[2] * t->nb[2] + i3 % t->ne[3] * t->nb[3];
 }
 
+// Rows [m0, m0 + m) and columns [n0, n0 + n) of C, base + A B.
+INLINE void block_of(Gemm gemm, int64_t m0, int64_t m, int64_t n0, int64_t n, int64_t k, Matrix a, Matrix b, Target c, char *scratch) {
+  a.data = (const char *)a.data + m0 * a.row_stride * (a.type == TYPE_BF16 ? 2 : 4);
+  if (b.packed) b.column_stride += n0;
+  else b.data = (const char *)b.data + n0 * b.column_stride * (b.type == TYPE_BF16 ? 2 : 4);
+  c.data += m0 * c.stride + n0;
+  if (c.base) c.base += m0 * c.base_stride + n0;
+  gemm(m, n, k, a, b, c, scratch);
+}
+
+// The product of a dst with many rows, which threads take a few at a time; each packs B once, where it is not.
+static void in_units(Tensor *dst, int ith, int nth, const Product *product, int64_t k, Matrix a, Matrix b, Target c) {
+  const int64_t m = dst->ne[1], n = dst->ne[0];
+  char *scratch = scratch_of(dst, ith), *packed = (char *)free_scratch(scratch);
+  if (!b.packed) {
+    product->pack(n, k, b, 0, n, packed);
+    b = (Matrix){packed, round_up(n, UNIT), 0, TYPE_F32, 1};
+  }
+  for EVERY_UNIT(unit, (m + ROWS_TAKEN - 1) / ROWS_TAKEN) {
+    const int64_t m0 = unit * ROWS_TAKEN;
+    block_of(product->multiply, m0, min64(ROWS_TAKEN, m - m0), 0, n, k, a, b, c, scratch);
+  }
+}
+
 // dst[n, m, ...] = A B (+ base). Sources: scratch, A [k, m] or transposed [m, k], B [n, k] or transposed [k, n], base like dst,
 // all in ggml's order (fastest first). A_HOLDS_BF16: A says F32, but each of its rows begins with as many BF16. Leading dimensions of A and B repeat over those of dst.
 // B_PACKED: B is what the op "pack" made of it, for this k and n, at the same level and with the same IN_BF16; no batches.
 static void matmul(Tensor *dst, int ith, int nth, void *userdata) {
   const uint32_t flags = settings_of(userdata).flags;
   const Tensor *a = dst->src[1], *b = dst->src[2], *base = flags & HAS_BASE ? dst->src[3] : NULL;
-  const Gemm gemm = flags & IN_BF16 ? products.bf16.multiply : products.f32.multiply;
+  const Product *product = flags & IN_BF16 ? &products.bf16 : &products.f32;
   const int64_t m = dst->ne[1], n = dst->ne[0], k = flags & A_TRANSPOSED ? a->ne[1] : a->ne[0];
   const int a_type = flags & A_HOLDS_BF16 ? TYPE_BF16 : a->type;
-  const int64_t a_size = a_type == TYPE_BF16 ? 2 : 4, b_size = b->type == TYPE_BF16 ? 2 : 4;
-  const int64_t a_row = (int64_t)a->nb[1] / a_size, b_row = (int64_t)b->nb[1] / b_size;
+  const int64_t a_row = (int64_t)a->nb[1] / (a_type == TYPE_BF16 ? 2 : 4), b_row = (int64_t)b->nb[1] / (b->type == TYPE_BF16 ? 2 : 4);
+  Matrix left = {a->data, a_row, 1, a_type, 0}, right = {b->data, b_row, 1, b->type, 0};
+  if (flags & A_TRANSPOSED) left.row_stride = 1, left.column_stride = a_row;
+  if (flags & B_TRANSPOSED) right.row_stride = 1, right.column_stride = b_row;
+  if (flags & B_PACKED) right = (Matrix){b->data, round_up(n, UNIT), 0, TYPE_F32, 1};
+  Target to = {(float *)dst->data, (int64_t)dst->nb[1] / 4, base ? (const float *)base->data : NULL, base ? (int64_t)base->nb[1] / 4 : 0};
   const int64_t batches = dst->ne[2] * dst->ne[3];
+  if (batches == 1 && !(flags & A_TRANSPOSED) && m >= 8 * ROWS_TAKEN * nth && product->packed_bytes(n, k) <= PACKED_ONCE) {
+    in_units(dst, ith, nth, product, k, left, right, to);
+    return;
+  }
   const int by_batch = batches >= nth; // else all threads share each product
   int down = 1, across = 1;
   if (!by_batch) grid(m, n, nth, &down, &across);
@@ -43,16 +77,11 @@ static void matmul(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t first = by_batch ? batches * ith / nth : 0, last = by_batch ? batches * (ith + 1) / nth : batches;
   for (int64_t i = first; i < last; i++) {
     const int64_t i2 = i % dst->ne[2], i3 = i / dst->ne[2];
-    Matrix left = {0, a_row, 1, a_type, 0}, right = {0, b_row, 1, b->type, 0};
-    if (flags & A_TRANSPOSED) left.row_stride = 1, left.column_stride = a_row;
-    if (flags & B_TRANSPOSED) right.row_stride = 1, right.column_stride = b_row;
-    left.data = batch_of(a, i2, i3) + m0 * left.row_stride * a_size;
-    right.data = batch_of(b, i2, i3) + n0 * right.column_stride * b_size;
-    if (flags & B_PACKED) right = (Matrix){b->data, round_up(n, UNIT), n0, TYPE_F32, 1};
-    const int64_t stride = (int64_t)dst->nb[1] / 4, base_stride = base ? (int64_t)base->nb[1] / 4 : 0;
-    Target to = {(float *)batch_of(dst, i2, i3) + m0 * stride + n0, stride, NULL, base_stride};
-    if (base) to.base = (float *)batch_of(base, i2, i3) + m0 * base_stride + n0;
-    gemm(m1 - m0, n1 - n0, k, left, right, to, scratch_of(dst, ith));
+    left.data = batch_of(a, i2, i3);
+    if (!right.packed) right.data = batch_of(b, i2, i3);
+    to.data = (float *)batch_of(dst, i2, i3);
+    if (base) to.base = (const float *)batch_of(base, i2, i3);
+    block_of(product->multiply, m0, m1 - m0, n0, n1 - n0, k, left, right, to, scratch_of(dst, ith));
   }
 }
 
@@ -64,7 +93,8 @@ static void pack(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t n = b->ne[transposed], k = b->ne[!transposed], from = part(n, UNIT, ith, nth), until = part(n, UNIT, ith + 1, nth);
   const int64_t row = (int64_t)b->nb[1] / (b->type == TYPE_BF16 ? 2 : 4);
   const Matrix matrix = {b->data, transposed ? 1 : row, transposed ? row : 1, b->type, 0};
-  if (until > from) (flags & IN_BF16 ? products.bf16 : products.f32).pack(n, k, matrix, from, until, (char *)dst->data);
+  const Matrix here = {(const char *)b->data + from * matrix.column_stride * (b->type == TYPE_BF16 ? 2 : 4), matrix.row_stride, matrix.column_stride, b->type, 0};
+  if (until > from) (flags & IN_BF16 ? products.bf16 : products.f32).pack(n, k, here, from, until, (char *)dst->data);
 }
 
 // dst[8] = what this file reads of its second source: its four extents and, in elements, its four strides; plus, from the last

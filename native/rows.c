@@ -1,4 +1,4 @@
-// Ops that work row by row or element by element, forward and backward: RMS norm, gated activations, rotary embedding,
+// Ops that work row by row or element by element, forward and backward: RMS norm, rotary embedding, soft caps,
 // cross-entropy over logits, the gradient of an embedding. Sums over rows are kept in a fixed number of slots, so that results
 // do not depend on the number of threads.
 #ifndef ISA
@@ -11,13 +11,10 @@
 #ifndef ROW_SETTINGS
 #define ROW_SETTINGS
 enum { SLOTS = 32 };     // partial sums over rows
-enum { RANGE = 4096 };   // elements that one thread takes at least
 enum { INVERSE = 1, TURNED = 2 }; // rope: rotate back; and the unit of the number of heads
 enum { AS_BF16 = 1 };    // cross-entropy: leave the gradient in bf16
-enum { GELU = 1 };       // gate: tanh form of GELU instead of SiLU
-#endif
 
-#define ROWS_OF_THREAD(n) for (int64_t i = (n) * ith / nth; i < (n) * (ith + 1) / nth; i++)
+#endif
 
 // ---- RMS norm: y = x r gain, r = 1 / sqrt(mean(x^2) + eps)
 
@@ -50,7 +47,7 @@ static void NAME(rms_norm_back)(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t d = dst->src[2]->ne[0], n = rows_of(dst->src[2]);
   const float *gain = source(dst, 3), *before = dst->src[4] ? source(dst, 4) : NULL;
   float *all = (float *)dst->data, *partial = all + n * d;
-  for (int64_t slot = ith; slot < SLOTS; slot += nth) {
+  for EVERY_UNIT(slot, SLOTS) {
     float *dgain = partial + slot * d;
     memset(dgain, 0, d * 4);
     for (int64_t i = n * slot / SLOTS; i < n * (slot + 1) / SLOTS; i++) {
@@ -78,87 +75,6 @@ static void NAME(sum_rows)(Tensor *dst, int ith, int nth, void *userdata) {
     for (int64_t j = from; j < until; j++) y[j] += x[i * d + j];
 }
 
-// ---- gated activations: y = f(gate) up. Both are x sigmoid(inner(x)): SiLU with x itself, GELU with 2 sqrt(2/pi) (x + 0.044715 x^3)
-
-#ifndef GELU_FACTORS
-#define GELU_FACTORS
-static const float GELU_LINEAR = 1.5957691216057308f, GELU_CUBIC = 0.07135481283f;
-#endif
-
-// y[from, until) of a gate.
-INLINE void NAME(gate_range)(int gelu, int64_t from, int64_t until, const float *gate, const float *up, float *y) {
-  if (gelu) {
-#pragma omp simd
-    for (int64_t i = from; i < until; i++) {
-      const float x = gate[i], inner = x * (GELU_LINEAR + GELU_CUBIC * x * x);
-      y[i - from] = x * NAME(sigmoid)(inner) * up[i];
-    }
-  } else {
-#pragma omp simd
-    for (int64_t i = from; i < until; i++) y[i - from] = gate[i] * NAME(sigmoid)(gate[i]) * up[i];
-  }
-}
-
-// Sources: scratch, gate, up -> like them, F32 or BF16. Flag: GELU.
-static void NAME(gated)(Tensor *dst, int ith, int nth, void *userdata) {
-  const int64_t n = size_of(dst), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
-  const float *gate = source(dst, 1), *up = source(dst, 2);
-  const int gelu = (settings_of(userdata).flags & GELU) != 0;
-  if (dst->type != TYPE_BF16) {
-    if (until > from) NAME(gate_range)(gelu, from, until, gate, up, (float *)dst->data + from);
-    return;
-  }
-  float block[256];
-  for (int64_t at = from; at < until; at += 256) {
-    const int64_t end = min64(at + 256, until);
-    NAME(gate_range)(gelu, at, end, gate, up, block);
-    uint16_t *half = (uint16_t *)dst->data + at;
-    for (int64_t k = 0; k < end - at; k++) half[k] = to_bf16(block[k]);
-  }
-}
-
-// dgate and dup of elements [from, until).
-INLINE void NAME(gate_back_range)(int gelu, int64_t from, int64_t until, const float *dy, const float *gate, const float *up,
-                                  float *dgate, float *dup) {
-  if (gelu) {
-#pragma omp simd
-    for (int64_t i = from; i < until; i++) {
-      // Beyond 30 the sigmoid is 0 or 1 anyway, and the square of 1e20 would make that 0 NaN.
-      const float x = gate[i], near = x > 30.f ? 30.f : x < -30.f ? -30.f : x, square = near * near;
-      const float s = NAME(sigmoid)(near * (GELU_LINEAR + GELU_CUBIC * square));
-      dup[i - from] = dy[i] * x * s;
-      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * square));
-    }
-  } else {
-#pragma omp simd
-    for (int64_t i = from; i < until; i++) {
-      const float x = gate[i], s = NAME(sigmoid)(x);
-      dup[i - from] = dy[i] * x * s;
-      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s));
-    }
-  }
-}
-
-// Sources: scratch, dy, gate, up -> dgate | dup, F32 or BF16. Flag: GELU.
-static void NAME(gated_back)(Tensor *dst, int ith, int nth, void *userdata) {
-  const int64_t n = size_of(dst->src[1]), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
-  const float *dy = source(dst, 1), *gate = source(dst, 2), *up = source(dst, 3);
-  const int gelu = (settings_of(userdata).flags & GELU) != 0;
-  if (dst->type != TYPE_BF16) {
-    float *dgate = (float *)dst->data;
-    if (until > from) NAME(gate_back_range)(gelu, from, until, dy, gate, up, dgate + from, dgate + n + from);
-    return;
-  }
-  float blocks[2][256];
-  uint16_t *half = (uint16_t *)dst->data;
-  for (int64_t at = from; at < until; at += 256) {
-    const int64_t end = min64(at + 256, until);
-    NAME(gate_back_range)(gelu, at, end, dy, gate, up, blocks[0], blocks[1]);
-    for (int64_t k = 0; k < end - at; k++) half[at + k] = to_bf16(blocks[0][k]);
-    for (int64_t k = 0; k < end - at; k++) half[n + at + k] = to_bf16(blocks[1][k]);
-  }
-}
-
 // ---- rotary embedding: element i is turned with element i + d/2
 
 // cos | sin of each position, times the magnitude. Sources: scratch, positions i32 [n], [frequency divisors [d/2]] -> [d, n].
@@ -181,24 +97,6 @@ static void NAME(rope_table)(Tensor *dst, int ith, int nth, void *userdata) {
   }
 }
 
-// y = x turned; y may be F32 or BF16.
-INLINE void NAME(turn)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, float *y) {
-#pragma omp simd
-  for (int64_t j = 0; j < half; j++) {
-    const float a = x[j], b = x[j + half], turn = sign * sines[j];
-    y[j] = a * cosines[j] - b * turn;
-    y[j + half] = a * turn + b * cosines[j];
-  }
-}
-INLINE void NAME(turn_to_bf16)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, uint16_t *y) {
-#pragma omp simd
-  for (int64_t j = 0; j < half; j++) {
-    const float a = x[j], b = x[j + half], turn = sign * sines[j];
-    y[j] = to_bf16(a * cosines[j] - b * turn);
-    y[j + half] = to_bf16(a * turn + b * cosines[j]);
-  }
-}
-
 // Sources: scratch, x [d, heads, n], table [d, n] -> like x, F32 (perhaps x itself) or BF16. Flags: INVERSE, for the gradient; and,
 // from TURNED on, how many of the heads are turned, where it is not all: the others are as they were.
 static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
@@ -206,7 +104,8 @@ static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
   const float sign = flags & INVERSE ? -1.f : 1.f;
   const int64_t d = dst->ne[0], half = d / 2, heads = dst->ne[1], turned = flags / TURNED ? flags / TURNED : heads;
   const Tensor *table = dst->src[2];
-  ROWS_OF_THREAD(dst->ne[2] * dst->ne[3]) {
+  const int64_t n = dst->ne[2] * dst->ne[3]; // no shares: in place, there is no scratch
+  for (int64_t i = n * ith / nth; i < n * (ith + 1) / nth; i++) {
     const float *cosines = (const float *)table->data + i * d, *sines = cosines + half;
     const float *x = source(dst, 1) + i * heads * d, *rest = x + turned * d;
     const int64_t left = (heads - turned) * d;
@@ -310,8 +209,6 @@ const NamedOp NAME(row_ops)[] = {
     {"rms_norm", NAME(rms_norm)},
     {"rms_norm_back", NAME(rms_norm_back)},
     {"sum_rows", NAME(sum_rows)},
-    {"gated", NAME(gated)},
-    {"gated_back", NAME(gated_back)},
     {"rope_table", NAME(rope_table)},
     {"rope", NAME(rope)},
     {"soft_cap", NAME(soft_cap)},

@@ -19,7 +19,8 @@ static const char *const LEVELS[] = {"portable", "avx2", "avx512", "avx512-bf16"
   void pack_##suffix(int64_t, int64_t, Matrix, int64_t, int64_t, char *);
 #define DECLARE(isa)                                                                                                   \
   DECLARE_PRODUCT(gemm_##isa, isa)                                                                                     \
-  extern const NamedOp row_ops_##isa[], attention_ops_##isa[], decode_ops_##isa[], optimizer_ops_##isa[], held_ops_##isa[];
+  extern const NamedOp row_ops_##isa[], attention_ops_##isa[], decode_ops_##isa[], optimizer_ops_##isa[], held_ops_##isa[],               \
+      feed_forward_ops_##isa[];
 #if defined(__aarch64__)
 DECLARE(neon)
 #define DEFAULT_ISA neon
@@ -38,12 +39,12 @@ DECLARE_PRODUCT(gemm_amx_split, split)
 #endif
 extern const NamedOp product_ops[];
 
-#define TABLES(isa) {row_ops_##isa, attention_ops_##isa, decode_ops_##isa, optimizer_ops_##isa, held_ops_##isa, product_ops}
+#define TABLES(isa) {row_ops_##isa, attention_ops_##isa, decode_ops_##isa, optimizer_ops_##isa, held_ops_##isa, feed_forward_ops_##isa, product_ops}
 #define TABLES_OF(isa) TABLES(isa)
 #define PRODUCT(multiply, suffix) {multiply, packed_bytes_##suffix, pack_##suffix}
 #define PRODUCT_OF_(isa) PRODUCT(gemm_##isa, isa)
 #define PRODUCT_OF(isa) PRODUCT_OF_(isa)
-enum { TABLE_COUNT = 6 };
+enum { TABLE_COUNT = 7 };
 static const NamedOp *const default_tables[TABLE_COUNT] = TABLES_OF(DEFAULT_ISA);
 #ifdef X86
 static const NamedOp *const avx2_tables[TABLE_COUNT] = TABLES_OF(avx2);

@@ -34,10 +34,21 @@ INLINE float NAME(exponential)(float x) {
   const uint32_t bits = (NAME(exponential_bits)(y) & some & ~over) | (over & 0x7f800000u);
   return float_of_bits(bits) + (y - y);
 }
-// 1 / (1 + e^-x); below -88.7 zero, so that it is zero times whatever x is, too; NaN for NaN.
+// 1 / x to 2 units in the last place, for x from 1 to 2^125: a first guess, the exponent turned round, and three steps of Newton's, each
+// of which squares the error. A vector of divisions takes longer than all that.
+INLINE float NAME(reciprocal)(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  float r = float_of_bits(0x7ef311c7u - bits); // within 12 %
+  r = r * (2.f - x * r);
+  r = r * (2.f - x * r);
+  return r + r * (1.f - x * r); // the last one as a correction: no bit of r is rounded away
+}
+// 1 / (1 + e^-x); below -87 zero, so that it is zero times whatever x is, too; NaN for NaN.
 INLINE float NAME(sigmoid)(float x) {
-  const float y = NAME(within)(-x), value = 1.f / (1.f + float_of_bits(NAME(exponential_bits)(y)));
-  const uint32_t some = -(uint32_t)!(x < -88.7f);
+  const float limited = NAME(within)(-x), y = limited > 87.f ? 87.f : limited;
+  const float value = NAME(reciprocal)(1.f + float_of_bits(NAME(exponential_bits)(y)));
+  const uint32_t some = -(uint32_t)!(x < -87.f);
   uint32_t bits;
   memcpy(&bits, &value, 4);
   return float_of_bits(bits & some) + (y - y);
@@ -56,12 +67,16 @@ INLINE float NAME(hyperbolic_tangent)(float x) {
   return size < 0.625f ? near : far;
 }
 
+// Four lanes at a time: a part of a register, where an array of lanes would go through memory.
+typedef float NAME(Four) __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t NAME(FourBits) __attribute__((vector_size(16), aligned(4), may_alias));
+
 INLINE float NAME(lanes)(NAME(V) v) { // pairwise
-  float lane[WIDTH];
-  memcpy(lane, &v, sizeof lane);
-  for (int step = WIDTH / 2; step > 0; step /= 2)
-    for (int i = 0; i < step; i++) lane[i] += lane[i + step];
-  return lane[0];
+  NAME(Four) part[WIDTH / 4];
+  memcpy(part, &v, sizeof v);
+  for (int step = WIDTH / 8; step > 0; step /= 2)
+    for (int i = 0; i < step; i++) part[i] += part[i + step];
+  return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
 }
 
 INLINE float NAME(dot)(int64_t n, const float *a, const float *b) {
@@ -95,17 +110,22 @@ INLINE float NAME(maximum)(int64_t n, const float *x) {
     const NAME(W) more = (NAME(W))(v > most);
     most = (NAME(V))((more & (NAME(W))v) | (~more & (NAME(W))most));
   }
-  float lane[WIDTH], result = -INFINITY;
-  memcpy(lane, &most, sizeof lane);
-  for (int l = 0; l < WIDTH; l++) result = lane[l] > result ? lane[l] : result;
+  NAME(Four) part[WIDTH / 4];
+  memcpy(part, &most, sizeof most);
+  for (int l = 1; l < WIDTH / 4; l++) {
+    const NAME(FourBits) more = (NAME(FourBits))(part[l] > part[0]);
+    part[0] = (NAME(Four))((more & (NAME(FourBits))part[l]) | (~more & (NAME(FourBits))part[0]));
+  }
+  const float low = part[0][0] > part[0][1] ? part[0][0] : part[0][1], high = part[0][2] > part[0][3] ? part[0][2] : part[0][3];
+  float result = low > high ? low : high;
   for (; i < n; i++) result = x[i] > result ? x[i] : result;
   return result;
 }
 
-// y = e^(x - shift), and the sum of that.
-INLINE float NAME(exponentials)(int64_t n, float shift, const float *x, float *y) {
+// y = e^(factor (x - most)), and the sum of that.
+INLINE float NAME(scaled_exponentials)(int64_t n, float factor, float most, const float *x, float *y) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] = NAME(exponential)(x[i] - shift);
+  for (int64_t i = 0; i < n; i++) y[i] = NAME(exponential)(factor * (x[i] - most));
   NAME(V) s = {0};
   int64_t i = 0;
   for (; i + WIDTH <= n; i += WIDTH) s += *(const NAME(V) *)(y + i);
@@ -113,7 +133,28 @@ INLINE float NAME(exponentials)(int64_t n, float shift, const float *x, float *y
   for (; i < n; i++) tail += y[i];
   return NAME(lanes)(s) + tail;
 }
+INLINE float NAME(exponentials)(int64_t n, float most, const float *x, float *y) {
+  return NAME(scaled_exponentials)(n, 1.f, most, x, y);
+}
 
 INLINE void NAME(add_scaled)(int64_t n, float factor, const float *x, float *y) {
   for (int64_t i = 0; i < n; i++) y[i] += factor * x[i];
+}
+
+// y = x, of 2 half elements, turned: each element with the one `half` further. They may be the same memory.
+INLINE void NAME(turn)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, float *y) {
+#pragma omp simd
+  for (int64_t j = 0; j < half; j++) {
+    const float a = x[j], b = x[j + half], turn = sign * sines[j];
+    y[j] = a * cosines[j] - b * turn;
+    y[j + half] = a * turn + b * cosines[j];
+  }
+}
+INLINE void NAME(turn_to_bf16)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, uint16_t *y) {
+#pragma omp simd
+  for (int64_t j = 0; j < half; j++) {
+    const float a = x[j], b = x[j + half], turn = sign * sines[j];
+    y[j] = to_bf16(a * cosines[j] - b * turn);
+    y[j + half] = to_bf16(a * turn + b * cosines[j]);
+  }
 }

@@ -10,6 +10,7 @@
 int nk_detect(void);
 int nk_select(int level, int fast_bf16);
 void *nk_op(const char *name);
+int64_t nk_packed_bytes(int bf16, int64_t n, int64_t k);
 const char *nk_level_name(int level);
 void nk_gemm(int bf16, int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row, int64_t a_column, int a_type, const void *b,
              int64_t b_row, int64_t b_column, int b_type, float *c, int64_t c_stride, const float *base, int64_t base_stride,
@@ -46,6 +47,7 @@ double *doubles(int64_t n); // zeros
 
 // The tests of a file, at the level in use.
 void test_decoding(void);
+void test_fused(int half);           // whether products in BF16 are
 void test_held_products(int rounds); // whether products in BF16 are
 void test_extremes(int level);
 

@@ -88,8 +88,10 @@ static void test_cache_attention(Cached c) {
   Tensor *sources[] = {q, k, v, positions, firsts};
   run("cache_attention", y, sources, c.from ? 5 : 4, cap_bits, c.scale, NULL);
   y->src[5] = NULL;
-  // Scores of size s carry an error of s units in the last place into the exponent.
-  check("cache_attention", distance(values(y), wanted, size_of(q)), c.size > 1 && c.cap == 0 ? 2e-7 * c.size : 3e-6);
+  // Scores of size s carry an error of s units in the last place into the exponent; a cap, whose slope is 1 at most, lets it through.
+  // The result is a mean of numbers of about 0.5, and may itself be next to nothing.
+  const double error = distance_from(values(y), wanted, size_of(q), 0.1 * sqrt((double)size_of(q)) + 1e-30);
+  check("cache_attention", error, c.size > 1 ? 2e-7 * c.size : 3e-6);
   free(wanted), free(p);
   drop(q), drop(y), drop(k), drop(v), drop(positions), drop(firsts);
 }

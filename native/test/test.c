@@ -325,6 +325,7 @@ int main(void) {
       test_attention(16, 2, 2, 300, 2, 40, 0, 1, flags, 1, bound); // a mask that adds something, in a window
     }
     test_decoding();
+    test_fused(half);
     test_held_products(half);
     test_extremes(level);
     printf("%-12s %d checks, %d failed\n", level_name, checks - so_far, failures - before);

@@ -24,6 +24,8 @@ export type KernelName =
   | "sum_rows"
   | "gated"
   | "gated_back"
+  | "gated_product"
+  | "gated_product_back"
   | "rope_table"
   | "rope"
   | "soft_cap"

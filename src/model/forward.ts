@@ -6,7 +6,7 @@ import type { RopeOptions } from "../tensor/ops/index.js";
 import type { Tensor } from "../tensor/index.js";
 import { mergesHeads } from "./decoder-config.js";
 import type { DecoderConfig, RopeConfig } from "./decoder-config.js";
-import { blockName, EMBEDDING, FINAL_NORM, HEAD, headMatrices } from "./parameters.js";
+import { blockName, EMBEDDING, feedForwardModules, FINAL_NORM, HEAD, headMatrices } from "./parameters.js";
 import { ropeMagnitude } from "./rope-scaling.js";
 
 const {
@@ -15,8 +15,10 @@ const {
   attention,
   cachedAttention,
   canMerge,
+  feedForward,
   gatherRows,
   geglu,
+  hasFeedForward,
   linear,
   mergedAttention,
   mergedLinear,
@@ -222,11 +224,32 @@ function block(
 
   const before = postNorms ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight";
   const f = norm(g, weights, x, name(before));
-  const gate = project(g, weights, f, name("mlp.gate_proj"));
-  const up = project(g, weights, f, name("mlp.up_proj"));
-  const gated = config.activation === "silu" ? swiglu(g, gate, up) : geglu(g, gate, up);
-  const fed = project(g, weights, gated, name("mlp.down_proj"), { onto: postNorms ? null : x });
+  const fed = fedForward(g, weights, k, f, postNorms ? null : x);
   return postNorms ? add(g, x, norm(g, weights, fed, name("post_feedforward_layernorm.weight"))) : fed;
+}
+
+/** The feed-forward layer of block k over its normed input, added to `onto`: whole, unless an adapter has a part in it. */
+function fedForward(g: Graph, weights: Weights, k: number, f: Tensor, onto: Tensor | null): Tensor {
+  const { activation } = weights.config;
+  const [gateName, upName, downName] = feedForwardModules(k);
+  const matrices = {
+    gate: weights.matrix(`${gateName}.weight`),
+    up: weights.matrix(`${upName}.weight`),
+    down: weights.matrix(`${downName}.weight`),
+  };
+  const adapted = [gateName, upName, downName].some((module) => weights.lowRank(module) !== null);
+  if (!adapted && hasFeedForward(g, f.shape[0] as number, matrices)) {
+    const merged = weights.merged([`${gateName}.weight`, `${upName}.weight`]);
+    return feedForward(g, f, matrices, {
+      activation,
+      onto,
+      merged: merged instanceof PackedMatrix ? null : merged,
+    });
+  }
+  const gate = project(g, weights, f, gateName);
+  const up = project(g, weights, f, upName);
+  const gated = activation === "silu" ? swiglu(g, gate, up) : geglu(g, gate, up);
+  return project(g, weights, gated, downName, { onto });
 }
 
 function ropeOptions(weights: Weights, k: number): RopeOptions {

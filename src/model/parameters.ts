@@ -27,6 +27,11 @@ export function headMatrices(k: number): readonly string[] {
   return ["q", "k", "v"].map((part) => blockName(k, `self_attn.${part}_proj.weight`));
 }
 
+/** Names of the linear maps of a block's feed-forward layer: gate, up and down. */
+export function feedForwardModules(k: number): readonly [gate: string, up: string, down: string] {
+  return [blockName(k, "mlp.gate_proj"), blockName(k, "mlp.up_proj"), blockName(k, "mlp.down_proj")];
+}
+
 /** Shape of every parameter by name; matrices are [out, in]. */
 export function parameterShapes(
   config: DecoderConfig,

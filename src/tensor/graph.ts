@@ -268,6 +268,11 @@ export class Graph implements Owner, Disposable {
     });
   }
 
+  /** Whether the graph records and any of these tensors wants a gradient: what only that needs can otherwise be left out. */
+  wantsGradient(...operands: readonly Tensor[]): boolean {
+    return this.#recording && operands.some((operand) => operand.requiresGrad);
+  }
+
   /** Records how gradients flow through `result`, and returns it, marked where any operand wants one. */
   record(result: Tensor, ...pullbacks: readonly Pullback[]): Tensor {
     const wanted = pullbacks.filter(([operand]) => operand.requiresGrad);

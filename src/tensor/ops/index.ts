@@ -27,6 +27,8 @@ export { crossEntropy, logits, tokenLogProbs } from "./head.js";
 export type { HeadOptions } from "./head.js";
 export { concatRows, gatherRows, permute, replaceRows, reshape, transpose } from "./layout.js";
 export { linear, matmul } from "./matmul.js";
+export { feedForward, hasFeedForward } from "./feed-forward.js";
+export type { FeedForwardMatrices, FeedForwardOptions } from "./feed-forward.js";
 export { canMerge, mergedAttention, mergedLinear, turnedHeads } from "./merged-attention.js";
 export type { MergedAttentionOptions } from "./merged-attention.js";
 export { normalizeRows, rmsNorm } from "./norm.js";

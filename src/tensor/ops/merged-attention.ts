@@ -7,9 +7,9 @@ import type { Tensor } from "../tensor.js";
 import { hasAttention, kernelSettings, requireCap } from "./attention.js";
 import type { AttentionOptions } from "./attention.js";
 import { requireDtype } from "./check.js";
-import { partOf, reshape } from "./layout.js";
+import { asDtype, partOf } from "./layout.js";
 import { hasProduct, packedProduct, product, productOnto } from "./product.js";
-import { checkRope, ropeTable, turnedBack, turnInPlace } from "./rope.js";
+import { checkRope, ropeTable, turnInPlace } from "./rope.js";
 import type { RopeOptions } from "./rope.js";
 
 /** Settings of {@link mergedAttention}. */
@@ -65,23 +65,28 @@ export function mergedLinear(
   );
 }
 
+// The largest gradient of one head's keys that the kernel adds up in its scratch, so that it can leave it in bf16 (native/attention.c).
+const SUMMED = 2 ** 17;
+
 type Parts = Pick<MergedAttentionOptions, "batch" | "heads" | "kvHeads" | "headDim" | "positions" | "rope">;
 
-/** Queries and keys turned where they lie, and views of heads [batch, t, count, headDim] from the `first` on. */
-function turnedParts(g: Graph, qkv: Tensor, options: Parts, t: number) {
+/** Heads of qkv [n, all, headDim], checked, and the table that the first of them are turned by. */
+function tableFor(g: Graph, qkv: Tensor, options: Parts, t: number) {
   const { batch, heads, kvHeads, headDim, positions, rope } = options;
   const all = heads + 2 * kvHeads;
   const split = g.emit("reshape_4d", [batch * t, all, headDim], "f32", qkv, headDim, all, batch * t, 1);
   checkRope(g, split, positions, rope);
-  const table = ropeTable(g, positions, headDim, rope);
-  const turned = turnInPlace(g, split, table, heads + kvHeads);
+  return { split, table: ropeTable(g, positions, headDim, rope) };
+}
+
+/** Views of `count` heads from the `first` on: [batch, t, count, headDim] of [batch · t, all, headDim]. */
+function partsOf(g: Graph, split: Tensor, batch: number, t: number, headDim: number) {
   const head = headDim * 4;
-  const row = all * head;
-  const part = (first: number, count: number) => {
+  const row = (split.shape[1] as number) * head;
+  return (first: number, count: number) => {
     const strides = [head, row, row * t, first * head];
-    return g.emit("view_4d", [batch, t, count, headDim], "f32", turned, headDim, count, t, batch, ...strides);
+    return g.emit("view_4d", [batch, t, count, headDim], "f32", split, headDim, count, t, batch, ...strides);
   };
-  return { part, table };
 }
 
 /**
@@ -102,14 +107,16 @@ export function turnedHeads(
   }
   requireDtype("turnedHeads", "f32", qkv);
   g.refuseGradient("turnedHeads", qkv);
-  const { part } = turnedParts(g, qkv, { ...options, batch: qkv.shape[0] as number }, 1);
+  const batch = qkv.shape[0] as number;
+  const { split, table } = tableFor(g, qkv, { ...options, batch }, 1);
+  const part = partsOf(g, turnInPlace(g, split, table, heads + kvHeads), batch, 1, headDim);
   return { q: part(0, heads), key: part(heads, kvHeads), value: part(heads + kvHeads, kvHeads) };
 }
 
 /**
  * Causal attention with rotary embedding, as {@link attention} and {@link rope} compute it, over queries, keys and values side by
- * side: qkv [batch · t, (heads + 2 · kvHeads) · headDim] -> [batch · t, heads · headDim]. Queries and keys are turned in qkv itself,
- * which nothing else may read. Only where {@link canMerge}.
+ * side: qkv [batch · t, (heads + 2 · kvHeads) · headDim] -> [batch · t, heads · headDim]. Queries and keys are turned as the kernel reads
+ * them, their gradients turned back as it writes those. Only where {@link canMerge}.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`
  */
@@ -129,15 +136,18 @@ export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionO
   requireDtype("mergedAttention", options.mask.dtype === "f16" ? "f16" : "f32", options.mask);
   requireCap("mergedAttention", options);
   const settings = kernelSettings(g, options, [batch, heads, t, t]);
-  const { part, table } = turnedParts(g, qkv, options, t);
+  const { split, table } = tableFor(g, qkv, options, t);
+  const part = partsOf(g, split, batch, t, headDim);
   const operands = [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads), options.mask];
   const size = n * heads * headDim;
-  const mixed = g.emitKernel("attention", [size + n * heads], operands, settings);
+  const mixed = g.emitKernel("attention", [size + n * heads], [...operands, table], settings);
   return g.record(partOf(g, mixed, 0, [n, heads * headDim]), [
     qkv,
     (dy) => {
-      const swept = g.emitKernel("attention_back", [n, all, headDim], [dy, ...operands, mixed], settings);
-      return reshape(g, turnedBack(g, swept, table, heads + kvHeads), qkv.shape);
+      const back = (dtype: "f32" | "bf16") =>
+        g.emitKernel("attention_back", qkv.shape, [dy, ...operands, mixed, table], { ...settings, dtype });
+      if (t * headDim > SUMMED) return back("f32");
+      return g.offer(back("f32"), asDtype("bf16"), () => back("bf16"));
     },
   ]);
 }

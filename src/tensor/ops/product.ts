@@ -30,7 +30,7 @@ export interface ProductOptions {
 }
 
 /**
- * x · wᵀ of a packed weight, plus `onto` [m, n]: x f32 [m, k] -> [m, n]. Any number of rows: there is nothing left to pack.
+ * x · wᵀ of a packed weight, plus `onto` [m, n]: x f32, or as {@link stored}, [m, k] -> [m, n]. Any number of rows: there is nothing left to pack.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.gradient`
  */
@@ -40,7 +40,8 @@ export function packedProduct(g: Graph, x: Tensor, w: PackedMatrix, onto: Tensor
     throw shapeError("linear", [x.shape, [w.n, w.k]], "x [m, k] and a packed weight [n, k]");
   }
   const added = onto ? [onto] : [];
-  requireDtype("linear", "f32", x, ...added);
+  requireDtype("linear", x.dtype === "bf16" && w.compute === "bf16" ? "bf16" : "f32", x);
+  requireDtype("linear", "f32", ...added);
   g.refuseGradient("linear with a packed weight", x, ...added);
   w.requireUsable();
   const flags = B_PACKED | B_TRANSPOSED | (w.compute === "bf16" ? IN_BF16 : 0) | (onto ? HAS_BASE : 0);
@@ -106,7 +107,7 @@ function heldMatmul(
  * What a product in bf16 reads: activations and gradients are rounded once per graph, not by each product that reads them
  * (a norm's output goes into three, its gradient into two each), and half as much is read. The rounding is the same.
  */
-function stored(g: Graph, x: Tensor): Tensor {
+export function stored(g: Graph, x: Tensor): Tensor {
   return x.owner === g && g.device.kernels?.fastBf16 ? castTo(g, x, "bf16") : x;
 }
 
