@@ -81,6 +81,22 @@ export async function adapterBase(directory: string): Promise<string> {
  *   the safetensors reader
  */
 export async function loadLora(directory: string, device: Device, config: DecoderConfig): Promise<Lora> {
+  const { settings, values } = await readLora(directory, config);
+  return new Lora(device, config, settings, { valuesOf: (module) => values.get(module) as LoraValues });
+}
+
+/** What an adapter's folder says: settings whose targets are the modules themselves, and each module's matrices. */
+export interface ReadLora {
+  readonly settings: LoraSettings;
+  readonly values: ReadonlyMap<string, LoraValues>;
+}
+
+/**
+ * Reads an adapter, on no device.
+ *
+ * @throws NlaError as {@link loadLora}
+ */
+export async function readLora(directory: string, config: DecoderConfig): Promise<ReadLora> {
   const settings = await readAdapterConfig(directory);
   const file = await openSafetensors(path.join(directory, ADAPTER_WEIGHTS));
   try {
@@ -96,14 +112,7 @@ export async function loadLora(directory: string, device: Device, config: Decode
     }
     // From here on the modules themselves are the targets: each ends in itself.
     const listed = typeof settings.targetModules === "string" ? [...names.keys()] : settings.targetModules;
-    return new Lora(
-      device,
-      config,
-      { ...settings, targets: listed },
-      {
-        valuesOf: (module) => values.get(module) as LoraValues,
-      },
-    );
+    return { settings: { ...settings, targets: listed }, values };
   } finally {
     await file.close();
   }
