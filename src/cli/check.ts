@@ -57,6 +57,7 @@ export const checkCommand: CommandEntry = {
     { flags: "--fix", description: "mend what can be mended without losing anything, then check again" },
     {
       flags: "--tokenizer <dir>",
+      hub: "folder",
       description: "compare data files and lone sidecars with this tokenizer; checkpoints have their own",
     },
   ],
