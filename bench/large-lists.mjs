@@ -2,6 +2,8 @@
 // by DuckDB in a process of its own, and removed afterwards. Prints a markdown table row. Needs `npm run build` and some disk.
 //
 //   node bench/large-lists.mjs [--rows 300000] [--width 4096] [--row-group 10240] [--folder DIR]
+//
+// --read FILE reads a file that is there instead, of the same values (row % 4096 + element / width), and leaves it.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,6 +19,7 @@ const { values: flags } = parseArgs({
     "row-group": { type: "string", default: "10240" },
     folder: { type: "string", default: tmpdir() },
     write: { type: "string" },
+    read: { type: "string" },
   },
 });
 const rows = Number(flags.rows);
@@ -41,13 +44,15 @@ if (flags.write !== undefined) {
 
 const folder = mkdtempSync(path.join(flags.folder, "large-lists-"));
 try {
-  const file = path.join(folder, "large.parquet");
+  const file = flags.read ?? path.join(folder, "large.parquet");
   let started = performance.now();
-  const written = spawnSync(process.execPath, [...process.argv.slice(1), "--write", file], {
-    stdio: "inherit",
-  });
+  const written = flags.read
+    ? { status: 0 }
+    : spawnSync(process.execPath, [...process.argv.slice(1), "--write", file], {
+        stdio: "inherit",
+      });
   if (written.status !== 0) throw new Error(`writing ended with ${written.status ?? written.signal}`);
-  console.error(`written in ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  if (!flags.read) console.error(`written in ${((performance.now() - started) / 1000).toFixed(0)} s`);
 
   started = performance.now();
   const parquet = await openParquet(file);
@@ -79,7 +84,7 @@ try {
   const cells = [
     rows,
     width,
-    flags["row-group"],
+    flags.read ? "" : flags["row-group"],
     gib(4 * rows * width),
     gib(statSync(file).size),
     read,

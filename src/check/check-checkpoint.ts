@@ -7,11 +7,20 @@ import { openSafetensors, openWeights } from "../data/safetensors.js";
 import type { WeightsFile } from "../data/safetensors.js";
 import type { ModelSidecar } from "../data/sidecar.js";
 import { messageOf } from "../error.js";
-import { checkDummies, EMBEDDING, HEAD, isDummy, loadConfig, parameterShapes } from "../model/index.js";
+import {
+  checkDummies,
+  EMBEDDING,
+  hasAdapter,
+  HEAD,
+  isDummy,
+  loadConfig,
+  parameterShapes,
+} from "../model/index.js";
 import type { DecoderConfig } from "../model/index.js";
 import { formatShape } from "../tensor/index.js";
 import { loadTokenizer } from "../text/tokenizer.js";
 import type { Tokenizer } from "../text/tokenizer.js";
+import { checkAdapter } from "./check-adapter.js";
 import { checkSidecar } from "./check-sidecar.js";
 import type { Findings } from "./finding.js";
 
@@ -42,11 +51,20 @@ export async function exists(file: string): Promise<boolean> {
 /** Checks a checkpoint folder. Without a sidecar and a value head it is a model to be read, and needs neither. */
 export async function checkCheckpoint(directory: string, findings: Findings): Promise<CheckedCheckpoint> {
   const config = await findings.of(() => loadConfig(directory));
-  const tokenizer = await findings.of(() => loadTokenizer(directory));
+  const isNla = await exists(path.join(directory, SIDECAR));
+  const bare = !isNla && !(await hasTokenizerFile(directory));
+  if (bare) {
+    findings.notes.push({
+      code: "check.no-tokenizer",
+      subject: directory,
+      found: "a model without a tokenizer",
+      next: "It reads token ids (`nla forward`, `nla conformance`); to read texts, put its tokenizer.json there.",
+    });
+  }
+  const tokenizer = bare ? null : await findings.of(() => loadTokenizer(directory));
   const head = path.join(directory, VALUE_HEAD);
   const hasHead = await exists(head);
-  const hasSidecar = await exists(path.join(directory, SIDECAR));
-  if (hasHead && !hasSidecar) {
+  if (hasHead && !isNla) {
     findings.add("error", {
       code: "sidecar.missing",
       subject: directory,
@@ -55,7 +73,7 @@ export async function checkCheckpoint(directory: string, findings: Findings): Pr
       next: "Copy it from where the checkpoint was made; its templates and scales are nowhere else.",
     });
   }
-  const read = hasSidecar ? await checkSidecar(path.join(directory, SIDECAR), findings, tokenizer) : null;
+  const read = isNla ? await checkSidecar(path.join(directory, SIDECAR), findings, tokenizer) : null;
   if (read?.kind === "nla_dataset") {
     findings.add("error", {
       code: "sidecar.kind",
@@ -66,7 +84,7 @@ export async function checkCheckpoint(directory: string, findings: Findings): Pr
     });
   }
   const sidecar = read?.kind === "nla_model" ? read : null;
-  const stated = sidecar?.role ?? (hasHead ? "ar" : hasSidecar ? "av" : "target");
+  const stated = sidecar?.role ?? (hasHead ? "ar" : isNla ? "av" : "target");
   if (stated === "ar" && !hasHead) {
     findings.add("error", {
       code: "check.value-head-absent",
@@ -89,6 +107,7 @@ export async function checkCheckpoint(directory: string, findings: Findings): Pr
     const places = { model: directory, sidecar: path.join(directory, SIDECAR) };
     checkAgainstConfig(places, config, sidecar, findings);
     await checkWeights(directory, config, stated, findings);
+    if (await hasAdapter(directory)) await checkAdapter(directory, config, findings);
     if (hasHead) await checkHead(head, sidecar?.dModel ?? config.dim, findings);
   }
   await checkIndex(directory, findings);
@@ -98,6 +117,13 @@ export async function checkCheckpoint(directory: string, findings: Findings): Pr
     if (stated === "ar") await checkPadding(path.join(directory, "tokenizer_config.json"), findings);
   }
   return { role: stated, config, sidecar };
+}
+
+// With some file of a tokenizer there, the others are missing; with none, the folder is one of weights only.
+async function hasTokenizerFile(directory: string): Promise<boolean> {
+  const names = ["tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt"];
+  for (const name of names) if (await exists(path.join(directory, name))) return true;
+  return false;
 }
 
 /** Width and number of blocks against what the sidecar says. */

@@ -1,6 +1,8 @@
 // A data file with its sidecar: columns of its stage, row counts, every row. What a document may do in one file but not in two is
-// check-folder.ts.
+// check-sets.ts.
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import path from "node:path";
 import { listKindOf } from "../data/arrow-schema.js";
 import { openParquet, DOC_COLUMN, VECTOR_COLUMN } from "../data/parquet.js";
 import type { ParquetChunk, ParquetFile } from "../data/parquet.js";
@@ -53,7 +55,8 @@ export async function checkDataset(
   findings: Findings,
   tokenizer: Tokenizer | null = null,
 ): Promise<CheckedDataset> {
-  const read = await checkSidecar(datasetSidecarPath(file), findings, tokenizer);
+  const withoutSidecar = await standsAlone(file, findings);
+  const read = withoutSidecar ? null : await checkSidecar(datasetSidecarPath(file), findings, tokenizer);
   if (read?.kind === "nla_model") {
     findings.add("error", {
       code: "sidecar.kind",
@@ -77,6 +80,35 @@ export async function checkDataset(
   return { file, sidecar, documents, openings, rows: parquet.rowCount };
 }
 
+const SIDECARLESS: readonly (readonly [string, readonly string[]])[] = [
+  ["recovered labels: text and explanation, for stage2.cache_from", [TEXT_COLUMN, LABEL_COLUMN]],
+  ["bare vectors: of which model and layer is not known", [VECTOR_COLUMN]],
+];
+
+// Some files have no sidecar by design: those in a labelling's folder of chunks, and those with columns of no stage.
+async function standsAlone(file: string, findings: Findings): Promise<boolean> {
+  const sidecar = datasetSidecarPath(file);
+  if (existsSync(sidecar)) return false;
+  let found = "a chunk of a labelling: its sidecar is that of the whole file";
+  if (!path.basename(path.dirname(file)).endsWith(".parquet.chunks")) {
+    // What cannot be opened is told when its rows are checked.
+    const parquet = await openParquet(file).catch(() => null);
+    if (parquet === null) return false;
+    parquet.close();
+    const names = parquet.columns.map(({ name }) => name);
+    const known = SIDECARLESS.find(([, columns]) => columns.join() === names.join());
+    if (known === undefined) return false;
+    [found] = known;
+  }
+  findings.notes.push({
+    code: "check.no-sidecar",
+    subject: file,
+    found,
+    next: "Fine as it is; nothing can be trained on it by itself.",
+  });
+  return true;
+}
+
 function checkShape(parquet: ParquetFile, sidecar: DatasetSidecar | null, findings: Findings): void {
   const { path: file, rowCount, vectorWidth, columns } = parquet;
   if (rowCount === 0) {
@@ -90,12 +122,11 @@ function checkShape(parquet: ParquetFile, sidecar: DatasetSidecar | null, findin
   }
   const { arrowSchema } = parquet;
   if (vectorWidth !== null && (arrowSchema === null || listKindOf(arrowSchema, VECTOR_COLUMN) !== "fixed")) {
-    findings.add("warning", {
+    findings.notes.push({
       code: "check.variable-list",
       subject: `${file}: ${VECTOR_COLUMN}`,
-      found: arrowSchema === null ? "no Arrow schema" : "a list of variable length",
-      wanted: "a fixed-size list in the Arrow schema",
-      next: "It reads here; pyarrow's older gathers overflow on such lists above 4 GiB. Write it anew with `nla data cast`.",
+      found: arrowSchema === null ? "no Arrow schema" : "a list of variable length, the older layout",
+      next: "Every reader takes it; pyarrow's older gathers overflow on such lists above 4 GiB. `nla data cast` writes it anew.",
     });
   }
   if (sidecar === null) return;

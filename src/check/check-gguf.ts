@@ -16,12 +16,11 @@ export async function checkGguf(file: string, findings: Findings): Promise<void>
   const bare = opened.metadata.get("tokenizer.ggml.model") === "no_vocab";
   await opened.close();
   if (bare) {
-    findings.add("warning", {
+    findings.notes.push({
       code: "check.no-tokenizer",
       subject: file,
-      found: "no tokenizer in it",
-      wanted: "tokenizer.ggml.tokens and what belongs to them",
-      next: "It can only be given token ids: convert the model again with its tokenizer, if GGUF can say it.",
+      found: "a model without a tokenizer",
+      next: "It reads token ids only; to read texts, convert the model again with its tokenizer, if GGUF can say it.",
     });
   }
   const tokenizer = bare ? null : await findings.of(() => loadModelTokenizer(file));

@@ -1,25 +1,28 @@
-// From a path to everything that is wrong with it: a sidecar, a data file, a checkpoint, a folder of data files, or a run folder with
-// all of these.
+// From a path to everything that is wrong with it: a sidecar, a data file, a checkpoint, an adapter, a folder of data files, or a run
+// folder with all of these.
 import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { removeStaleTemporaries } from "../data/files.js";
 import { NlaError } from "../error.js";
-import { isGguf } from "../model/index.js";
+import { hasAdapter, isGguf } from "../model/index.js";
 import { PAIR_FOLDERS } from "../nla/read.js";
 import { loadTokenizer } from "../text/tokenizer.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { RUN_LAYOUT } from "../train/run-layout.js";
+import { checkAdapter } from "./check-adapter.js";
 import { checkCheckpoint, exists } from "./check-checkpoint.js";
 import type { CheckedCheckpoint } from "./check-checkpoint.js";
 import { checkDataset } from "./check-dataset.js";
 import type { CheckedDataset } from "./check-dataset.js";
 import { checkGguf } from "./check-gguf.js";
+import { checkEqualTexts, checkOverlap } from "./check-sets.js";
 import { checkSidecar } from "./check-sidecar.js";
 import { Findings } from "./finding.js";
-import type { Finding } from "./finding.js";
+import type { Finding, Note } from "./finding.js";
 
 /** What a path was taken for. */
-export type PathKind = "sidecar" | "dataset" | "checkpoint" | "GGUF file" | "data folder" | "run folder";
+export type PathKind =
+  "sidecar" | "dataset" | "checkpoint" | "adapter" | "GGUF file" | "data folder" | "run folder";
 
 /** The result of a check. */
 export interface Checked {
@@ -28,6 +31,8 @@ export interface Checked {
   /** Files and folders that were looked at. */
   readonly checked: readonly string[];
   readonly findings: readonly Finding[];
+  /** What is as it may be; no findings. */
+  readonly notes: readonly Note[];
 }
 
 /** Options of {@link checkPath}. */
@@ -59,10 +64,13 @@ export async function checkPath(target: string, options: CheckOptions = {}): Pro
     checked.push(target);
     await checkCheckpoint(target, findings);
     await checkTemporaries(target, findings);
+  } else if (kind === "adapter") {
+    checked.push(target);
+    await checkAdapter(target, null, findings);
   } else {
     await checkFolder(target, { checked, findings, tokenizer });
   }
-  return { path: target, kind, checked, findings: findings.list };
+  return { path: target, kind, checked, findings: findings.list, notes: findings.notes };
 }
 
 async function kindOf(target: string): Promise<PathKind> {
@@ -80,6 +88,7 @@ async function kindOf(target: string): Promise<PathKind> {
     if (await has("config.json")) return "checkpoint";
     if ((await has(RUN_LAYOUT.state)) || (await has(PAIR_FOLDERS.verbalizer))) return "run folder";
     if (await has("nla_meta.yaml")) return "checkpoint";
+    if (await hasAdapter(target)) return "adapter";
     if ((await parquetFiles(target)).length > 0) return "data folder";
   }
   throw new NlaError({
@@ -87,7 +96,7 @@ async function kindOf(target: string): Promise<PathKind> {
     subject: target,
     found: found === null ? "nothing" : found.isDirectory() ? "a folder without any of them" : "another file",
     wanted:
-      "a sidecar (.yaml), a .parquet file, a checkpoint (config.json), a .gguf file, a run folder, or a folder of .parquet files",
+      "a sidecar (.yaml), a .parquet file, a checkpoint (config.json), an adapter (adapter_config.json), a .gguf file, a run folder, or a folder of .parquet files",
     next: "Check the path.",
   });
 }
@@ -96,6 +105,14 @@ async function parquetFiles(folder: string): Promise<string[]> {
   const names = await readdir(folder, { recursive: true });
   // Chunks of a labelling that was cut off have no sidecars, by design.
   return names.filter((name) => name.endsWith(".parquet") && !name.includes(".parquet.chunks")).sort();
+}
+
+/** The models that training left, each stage's and step's; none where there is no such folder. */
+async function checkpointFolders(folder: string): Promise<string[]> {
+  if (!(await exists(folder))) return [];
+  const names = await readdir(folder, { recursive: true });
+  const models = names.filter((name) => path.basename(name) === "config.json");
+  return models.map((name) => path.join(folder, path.dirname(name))).sort();
 }
 
 interface FolderCheck {
@@ -114,6 +131,10 @@ async function checkFolder(folder: string, { checked, findings, tokenizer }: Fol
     await checkTemporaries(directory, findings);
   }
   checkPair(folder, pair, findings);
+  for (const directory of await checkpointFolders(path.join(folder, RUN_LAYOUT.checkpoints))) {
+    checked.push(directory);
+    await checkCheckpoint(directory, findings);
+  }
   const sets: CheckedDataset[] = [];
   for (const name of await parquetFiles(folder)) {
     const file = path.join(folder, name);
@@ -156,77 +177,6 @@ function checkPair(
       ),
       wanted: "the same in both",
       next: "The two are not of one run: name folders of one pair.",
-    });
-  }
-}
-
-/** The set that a file belongs to, by its name; null for base files and others that hold every document. */
-function setOf(file: string): string | null {
-  return /^(av_sft|ar_sft|rl|eval)(_raw|_explained|_shuf)?\.parquet$/.exec(path.basename(file))?.[1] ?? null;
-}
-
-function checkOverlap(sets: readonly CheckedDataset[], findings: Findings): void {
-  const owner = new Map<string, CheckedDataset>();
-  const told = new Set<string>();
-  for (const each of sets) {
-    const set = setOf(each.file);
-    if (set === null) continue;
-    let shared = 0;
-    let other: CheckedDataset | null = null;
-    for (const id of each.documents) {
-      const first = owner.get(id);
-      if (first === undefined) owner.set(id, each);
-      else if (setOf(first.file) !== set) {
-        shared++;
-        other ??= first;
-      }
-    }
-    if (other === null) continue;
-    const pair = [set, setOf(other.file)].sort().join();
-    if (told.has(pair)) continue;
-    told.add(pair);
-    findings.add("error", {
-      code: "check.split-overlap",
-      subject: `${other.file} and ${each.file}`,
-      found: `${shared} documents in both`,
-      wanted: "every document in one set: two positions of a document share their text",
-      next: "Split by document again (`nla data split`) and build the sets anew.",
-    });
-  }
-}
-
-/** One document under two ids, in two sets: told by how far both are known to be the same. */
-function checkEqualTexts(sets: readonly CheckedDataset[], findings: Findings): void {
-  const owner = new Map<string, { id: string; levels: number; file: string; set: string }>();
-  const shared = new Map<string, { pairs: Set<string>; files: string }>();
-  for (const { file, openings } of sets) {
-    const set = setOf(file);
-    if (set === null) continue;
-    for (const [id, hashes] of openings) {
-      const levels = hashes.length;
-      // The longest opening that both have decides: conversations may begin alike.
-      const twin = hashes.findLast((hash, i) => {
-        const first = owner.get(hash);
-        const whole = first !== undefined && (i + 1 === levels || i + 1 === first.levels);
-        return whole && first.id !== id && first.set !== set;
-      });
-      for (const hash of hashes) if (!owner.has(hash)) owner.set(hash, { id, levels, file, set });
-      const other = twin === undefined ? undefined : owner.get(twin);
-      if (other === undefined) continue;
-      const pair = [set, other.set].sort().join();
-      const known = shared.get(pair);
-      const documents = [id, other.id].sort().join();
-      if (known) known.pairs.add(documents);
-      else shared.set(pair, { pairs: new Set([documents]), files: `${other.file} and ${file}` });
-    }
-  }
-  for (const { pairs, files } of shared.values()) {
-    findings.add("warning", {
-      code: "check.equal-text",
-      subject: files,
-      found: `${pairs.size} texts in both, under other ids`,
-      wanted: "every text in one set",
-      next: "The corpus has documents twice: remove copies before extracting, or what is held out was trained on.",
     });
   }
 }

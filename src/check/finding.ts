@@ -18,9 +18,19 @@ export interface Finding {
   readonly fix: (() => Promise<void>) | null;
 }
 
+/** Something that is as it may be, and that a reader of the result may want to know; it counts as no finding. */
+export interface Note {
+  readonly code: string;
+  readonly subject: string;
+  readonly found: string;
+  /** What it means, and what could be done. */
+  readonly next: string;
+}
+
 /** Collects findings; what a check throws becomes one, faults of the program go on as they are. */
 export class Findings {
   readonly list: Finding[] = [];
+  readonly notes: Note[] = [];
 
   add(severity: Severity, finding: Omit<Finding, "severity" | "fix"> & Partial<Pick<Finding, "fix">>): void {
     this.list.push({ severity, fix: null, ...finding });

@@ -2,7 +2,7 @@
 // printed, and mended where that is safe.
 import { checkPath } from "../check/check-path.js";
 import type { Checked } from "../check/check-path.js";
-import type { Finding } from "../check/finding.js";
+import type { Finding, Note } from "../check/finding.js";
 import { localFolder } from "./hub-names.js";
 import { EXIT_CODES, wantsColour } from "./output.js";
 import type { CommandContext, CommandEntry } from "./program.js";
@@ -11,7 +11,7 @@ import { printable, wrap } from "./table.js";
 const WIDTH = 110;
 const INDENT = " ".repeat(9);
 
-function render({ kind, path, checked, findings }: Checked, mended: number, colour: boolean): string {
+function render({ kind, path, checked, findings, notes }: Checked, mended: number, colour: boolean): string {
   const paint = (text: string, code: number) => (colour ? `\u001B[${code}m${text}\u001B[0m` : text);
   const parts = findings.map(({ severity, code, subject, found, wanted, next, fix }) => {
     const head = `${paint(severity.padEnd(8), severity === "error" ? 31 : 33)} ${printable(subject)} (${code})`;
@@ -25,10 +25,16 @@ function render({ kind, path, checked, findings }: Checked, mended: number, colo
     });
     return `${head}\n${lines.join("")}`;
   });
+  parts.push(...notes.map((each) => renderNote(each)));
   const errors = findings.filter(({ severity }) => severity === "error").length;
   const counts = `${errors} errors, ${findings.length - errors} warnings`;
   const what = `${kind} ${path}: ${checked.length} checked, ${findings.length === 0 ? "nothing found" : counts}`;
   return `${parts.join("\n")}${parts.length > 0 ? "\n" : ""}${what}${mended > 0 ? `; ${mended} mended before` : ""}\n`;
+}
+
+function renderNote({ code, subject, found, next }: Note): string {
+  const lines = [found, next].flatMap((text) => wrap(printable(text), WIDTH - INDENT.length));
+  return `note     ${printable(subject)} (${code})\n${lines.map((line) => `${INDENT}${line}\n`).join("")}`;
 }
 
 /** Mends what can be mended; how many were. */
@@ -51,6 +57,7 @@ export const checkCommand: CommandEntry = {
     { flags: "--fix", description: "mend what can be mended without losing anything, then check again" },
     {
       flags: "--tokenizer <dir>",
+      hub: "folder",
       description: "compare data files and lone sidecars with this tokenizer; checkpoints have their own",
     },
   ],
@@ -58,7 +65,8 @@ export const checkCommand: CommandEntry = {
     { command: "nla check runs/quickstart", does: "the pair and all data files of a run" },
     { command: "nla check av --fix --json", does: "a checkpoint, for a program" },
   ],
-  jsonHelp: "{path, kind, checked, mended, findings: [...]}; exit code 1 if one of them is an error",
+  jsonHelp:
+    "{path, kind, checked, mended, findings: [...], notes: [...]}; exit code 1 if a finding is an error",
   action: async ([argument], options, context: CommandContext) => {
     const { stdout, env, json } = context;
     const { fix = false, tokenizer } = options as { readonly fix?: boolean; readonly tokenizer?: string };

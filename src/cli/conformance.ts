@@ -70,6 +70,7 @@ export const conformanceCommand: CommandEntry = {
   options: [
     {
       flags: "--model <dir>",
+      hub: "folder",
       description:
         "the model, a folder or .gguf file (default: the one in the folder, or that golden.json names)",
     },

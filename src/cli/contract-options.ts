@@ -5,7 +5,8 @@ import type { CommandOption } from "./program.js";
 export const contractOptions: readonly CommandOption[] = [
   {
     flags: "--contract <file>",
+    hub: "folder",
     description: "the verbalizer's nla_meta.yaml, where it is not in its folder or beside its .gguf file",
   },
-  { flags: "--ar-contract <file>", description: "the reconstructor's" },
+  { flags: "--ar-contract <file>", hub: "folder", description: "the reconstructor's" },
 ];

@@ -155,6 +155,7 @@ export const runCommand: CommandEntry = {
     { flags: "--labels <calls>", description: "recorded labels: JSON lines of prompt and completion" },
     {
       flags: "--templates <sidecar>",
+      hub: "folder",
       description: "prompts: a sidecar, or the data file or checkpoint that it belongs to",
     },
     { flags: "--corpus <path>", description: "where the corpus lies, if not where its name says" },

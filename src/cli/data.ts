@@ -251,6 +251,7 @@ const label: CommandEntry = {
     { flags: "--labels <calls>", description: "or recorded labels: JSON lines of prompt and completion" },
     {
       flags: "--templates <sidecar>",
+      hub: "folder",
       description: "whose labelling prompt they answer: a .parquet or nla_meta.yaml",
     },
     OUT,

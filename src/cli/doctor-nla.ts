@@ -1,17 +1,19 @@
 // `nla doctor --nla DIR`: whether the activation reaches a verbalizer. Thin: what is done and judged is nla/injection-check.ts.
 import { existsSync } from "node:fs";
 import path from "node:path";
+import { NlaError } from "../error.js";
 import { loadNla, PAIR_FOLDERS } from "../nla/read.js";
 import { judgeInjection, observeInjection } from "../nla/injection-check.js";
 import type { InjectionFinding, InjectionObservations } from "../nla/injection-check.js";
-import { activationsOf, loadTarget, targetDirectory } from "../nla/target.js";
+import { activationsOf, loadTarget } from "../nla/target.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
 import { loadVerbalizer } from "../nla/pair-files.js";
 import type { Device } from "../tensor/index.js";
 import { PythonRandom } from "../data/python-random.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { printable, table, truncate, wrap } from "./table.js";
-import { targetOf } from "./target-of.js";
+import type { CommandContext } from "./program.js";
+import { bringTarget } from "./target-of.js";
 
 /** What to examine. */
 export interface NlaDoctorSettings {
@@ -22,7 +24,6 @@ export interface NlaDoctorSettings {
   readonly arContract?: string;
   readonly model?: string;
   readonly threads?: number;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** What was found, as `--json` prints it. */
@@ -50,8 +51,11 @@ const TEXTS = [
 ];
 
 /** Examines the injection of a pair, or of a verbalizer alone. */
-export async function examineNla(settings: NlaDoctorSettings): Promise<NlaDoctorReport> {
-  const { nla: directory, ar, model, threads, signal, contract, arContract } = settings;
+export async function examineNla(
+  settings: NlaDoctorSettings,
+  context: Pick<CommandContext, "env" | "stderr" | "json" | "signal">,
+): Promise<NlaDoctorReport> {
+  const { nla: directory, ar, model, threads, contract, arContract } = settings;
   using device = await deviceFor(verbalizerFolders(directory), { threads });
   const whole = existsSync(path.join(directory, PAIR_FOLDERS.verbalizer));
   if (whole || ar !== undefined) {
@@ -64,14 +68,26 @@ export async function examineNla(settings: NlaDoctorSettings): Promise<NlaDoctor
   return await examine(verbalizer, sidecar.baseCheckpoint);
 
   async function examine(of: Verbalizer, stated: string | null): Promise<NlaDoctorReport> {
-    const target =
-      model !== undefined || (stated !== null && existsSync(targetDirectory(stated)))
-        ? targetOf(model, stated)
-        : null;
+    const target = await targetFor(model, stated, context);
     const vectors =
       target === null ? madeUp(of.contract.dim) : await activationsFor(target, of.contract.layer, device);
-    const seen = await observeInjection(of, vectors, { signal });
+    const seen = await observeInjection(of, vectors, { signal: context.signal });
     return reportOf(directory, of, target, seen);
+  }
+}
+
+/** The target, brought from the hub if the sidecar names one of it; null where only the sidecar names it and it cannot be had. */
+async function targetFor(
+  named: string | undefined,
+  stated: string | null,
+  context: Pick<CommandContext, "env" | "stderr" | "json" | "signal">,
+): Promise<string | null> {
+  try {
+    return await bringTarget(named, stated, context);
+  } catch (thrown) {
+    // Made-up vectors do for whether injection works at all; the report says that they are.
+    if (named !== undefined || !(thrown instanceof NlaError) || thrown.code !== "cli.target") throw thrown;
+    return null;
   }
 }
 

@@ -350,20 +350,27 @@ export function doctorCommand(options: Pick<DoctorOptions, "version" | "describe
       { flags: "--kernels", description: "time each op instead, on one core" },
       {
         flags: "--nla <dir>",
+        hub: "folder",
         description: "examine the injection of an NLA instead: a run folder or a verbalizer's",
       },
       {
         flags: "--ar <dir>",
+        hub: "folder",
         description: "with --nla: the reconstructor's folder, for a pair that lies apart",
       },
       ...contractOptions,
-      { flags: "--model <dir>", description: "with --nla: the target (default: what the sidecar names)" },
+      {
+        flags: "--model <dir>",
+        hub: "name",
+        description: "with --nla: the target (default: what the sidecar names)",
+      },
       { flags: "--threads <n>", description: "with --nla: CPU threads", parse: wholeNumber("--threads", 1) },
     ],
-    action: async (_, chosen, { json, stdout, signal }) => {
+    action: async (_, chosen, context) => {
+      const { json, stdout } = context;
       if (chosen["nla"] !== undefined) {
         const { examineNla, renderNlaDoctor } = await import("./doctor-nla.js");
-        const examined = await examineNla({ ...(chosen as unknown as NlaDoctorSettings), signal });
+        const examined = await examineNla(chosen as unknown as NlaDoctorSettings, context);
         stdout.write(json ? `${JSON.stringify(examined, null, 2)}\n` : renderNlaDoctor(examined));
         return examined.ok ? EXIT_CODES.ok : EXIT_CODES.failed;
       }

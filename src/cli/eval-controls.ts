@@ -9,7 +9,7 @@ import type { Nla } from "../nla/read.js";
 import { loadTarget } from "../nla/target.js";
 import { openProgress } from "../train/progress.js";
 import type { CommandContext } from "./program.js";
-import { targetOf } from "./target-of.js";
+import { bringTarget } from "./target-of.js";
 
 const PROBE_DOCUMENTS = 700;
 /** Words that the short-sighted control sees. */
@@ -40,8 +40,9 @@ export async function controlsOf(
     /** Defaults to 700. */
     readonly probeDocuments?: number;
   },
-  { stderr, env, json, signal }: CommandContext,
+  context: CommandContext,
 ): Promise<{ readonly lines: readonly ControlRows[]; readonly probes: readonly ProbeResult[] }> {
+  const { stderr, env, json, signal } = context;
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
   const lines: ControlRows[] = [];
   for (const { window, name } of WINDOWS) {
@@ -61,7 +62,7 @@ export async function controlsOf(
     );
     live.end("done");
   }
-  using target = await loadTarget(targetOf(named, nla.target), nla.verbalizer.model.device);
+  using target = await loadTarget(await bringTarget(named, nla.target, context), nla.verbalizer.model.device);
   const live = progress.stage("probes", { total: null });
   const probes = await probeWorld(target, { layers: [nla.layer], documents: probeDocuments, signal });
   live.end("done");

@@ -30,7 +30,7 @@ import { renderClaims } from "./eval-claims.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 import { table, wrap } from "./table.js";
-import { targetOf } from "./target-of.js";
+import { bringTarget } from "./target-of.js";
 
 const WIDTH = 100;
 
@@ -86,13 +86,17 @@ async function heldOut(
   directory: string,
   nla: Nla,
   flags: EvalFlags,
-  signal: AbortSignal,
+  context: CommandContext,
 ): Promise<EvalRow[]> {
+  const { signal } = context;
   const file = path.join(directory, trainingFile("eval"));
   const { dim, layer } = nla.verbalizer.contract;
   if (!existsSync(file) && existsSync(path.join(directory, BUNDLE_LAYOUT.numbers))) {
     // A bundle carries no data, but its card says which tokens it was measured on.
-    using target = await loadTarget(targetOf(flags.model, nla.target), nla.verbalizer.model.device);
+    using target = await loadTarget(
+      await bringTarget(flags.model, nla.target, context),
+      nla.verbalizer.model.device,
+    );
     const documents = Math.min(
       CARD_ROWS.documents,
       Math.ceil((flags.rows ?? Infinity) / CARD_ROWS.positions),
@@ -104,7 +108,10 @@ async function heldOut(
     ...(flags.rows === undefined ? {} : { rows: flags.rows }),
   });
   if (flags.model === undefined) return rows;
-  using target = await loadTarget(targetOf(flags.model, nla.target), nla.verbalizer.model.device);
+  using target = await loadTarget(
+    await bringTarget(flags.model, nla.target, context),
+    nla.verbalizer.model.device,
+  );
   return await activationsAnew(target, rows, { layer, signal }); // awaited here: the target is freed at the end of this scope
 }
 
@@ -116,7 +123,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
   const { signal, stderr, env, json } = context;
   using device = await deviceFor(verbalizerFolders(directory), { threads: flags.threads });
   using nla = await loadNla(directory, device);
-  const rows = await heldOut(directory, nla, flags, signal);
+  const rows = await heldOut(directory, nla, flags, context);
   const maxNewTokens = flags.maxNewTokens ?? (await trainedCap(directory)) ?? 200;
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
   const explain = async (name: string, pair: Nla, temperature: number) => {

@@ -4,7 +4,7 @@ import path from "node:path";
 import { checkPath } from "../check/check-path.js";
 import { readModelSidecar } from "../data/sidecar.js";
 import type { ModelSidecar } from "../data/sidecar.js";
-import { parseHubName } from "../data/hub-cache.js";
+import { parseHubName } from "../data/hub-name.js";
 import { uploadFiles } from "../data/hub-upload.js";
 import type { UploadFile } from "../data/hub-upload.js";
 import { NlaError } from "../error.js";

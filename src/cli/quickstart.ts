@@ -22,7 +22,7 @@ import { isInterruption, UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 import { QuickstartPage, tally, UNSPOKEN_DISTANCE, unspokenIn } from "./quickstart-page.js";
-import { targetOf } from "./target-of.js";
+import { bringTarget } from "./target-of.js";
 import { shellWord } from "./train.js";
 
 // Two folders up from src/cli and from dist/cli alike.
@@ -151,7 +151,10 @@ async function quickstart(flags: QuickstartFlags, context: CommandContext): Prom
     threads: flags.threads,
   });
   using nla = await loadNla(pair, device);
-  using target = await loadTarget(existsSync(own) ? own : targetOf(undefined, nla.target), device);
+  using target = await loadTarget(
+    existsSync(own) ? own : await bringTarget(undefined, nla.target, context),
+    device,
+  );
   requireWorld(target, pair);
   const page = context.json ? null : new QuickstartPage(context);
   page?.paragraph(headingOf(subject, pair), 1);
@@ -252,6 +255,7 @@ export const quickstartCommand: CommandEntry = {
     { flags: "--train", description: "train an NLA on the bundled model first, with live curves" },
     {
       flags: "--nla <dir>",
+      hub: "folder",
       description: "read with this NLA of Smallworld, a run folder, instead of the bundled one",
     },
     { flags: "--run <dir>", description: `where that training goes; by default ${RUN}` },

@@ -11,7 +11,7 @@ import { deviceFor, verbalizerFolders } from "./device-for.js";
 import { UsageError } from "./output.js";
 import { wholeNumber } from "./program.js";
 import type { CommandEntry } from "./program.js";
-import { quantizeOption } from "./quantize.js";
+import { quantizeNlaOption, quantizeOption } from "./quantize.js";
 import { bringTarget } from "./target-of.js";
 
 interface ServeFlags {
@@ -33,6 +33,7 @@ interface ServeFlags {
   readonly device: string;
   readonly threads?: number;
   readonly quantize?: Holding;
+  readonly quantizeNla?: Holding;
 }
 
 const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/;
@@ -88,6 +89,7 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
       parse: wholeNumber("--threads", 1),
     },
     quantizeOption,
+    quantizeNlaOption,
   ],
   examples: [
     { command: "nla serve --nla runs/quickstart", does: "the pair and its target, on this machine only" },
@@ -120,6 +122,7 @@ export const serveCommand = ({ version }: { readonly version: string }): Command
           reconstructor: flags.ar,
           contract: flags.contract,
           reconstructorContract: flags.arContract,
+          holding: flags.quantizeNla,
         });
       const name = await bringTarget(flags.model, nla?.target ?? null, context);
       using target = await loadTarget(name, device, flags.quantize);

@@ -4,6 +4,7 @@ import path from "node:path";
 import { loadConfig } from "../train/config.js";
 import { openProgress } from "../train/progress.js";
 import { train } from "../train/run.js";
+import { localFolder } from "./hub-names.js";
 import { isInterruption } from "./output.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 
@@ -34,9 +35,11 @@ export async function trainFrom(
     readonly command: string;
     readonly from?: string | undefined;
   },
-  { stderr, env, json, signal }: CommandContext,
+  context: CommandContext,
 ): Promise<string> {
+  const { stderr, env, json, signal } = context;
   const loaded = await loadConfig(config, set);
+  await localFolder(loaded.target, context); // a name of the hub into the cache, where the target is looked for
   const directory = runDirectory(config, run);
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
   try {

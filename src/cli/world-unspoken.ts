@@ -18,7 +18,7 @@ import { SHORT_WINDOW } from "./eval-controls.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 import { table, wrap } from "./table.js";
-import { targetOf } from "./target-of.js";
+import { bringTarget } from "./target-of.js";
 
 const WIDTH = 100;
 
@@ -75,7 +75,7 @@ async function unspoken(directory: string, flags: UnspokenFlags, context: Comman
   const { stderr, env, json, signal } = context;
   using device = await deviceFor(verbalizerFolders(directory), { threads: flags.threads });
   using nla = await loadNla(directory, device);
-  using target = await loadTarget(targetOf(flags.model, nla.target), device);
+  using target = await loadTarget(await bringTarget(flags.model, nla.target, context), device);
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
   const texts: { name: string; model: TextOnly }[] = [];
   for (const window of [SHORT_WINDOW, null]) {

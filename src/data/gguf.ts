@@ -57,6 +57,9 @@ export async function openGguf(path: string): Promise<GgufFile> {
   try {
     const { size } = await file.stat();
     const header = await readHeader(file, path, size);
+    const parts = header.metadata.get("split.count");
+    if (typeof parts === "number" && parts > 1)
+      throw error(path, "split", `one of ${parts} parts of a model`, "a model in one file");
     return new OpenFile(path, file, header);
   } catch (thrown) {
     await file.close();
@@ -369,16 +372,18 @@ function placed(
   return tensors;
 }
 
+const NEXT: Readonly<Record<string, string>> = {
+  type: "Convert the model to one of these types.",
+  split: "Join the parts with llama.cpp's `llama-gguf-split --merge`, or take a file that is whole.",
+};
+
 function error(subject: string, what: string, found: string, wanted: string, cause?: unknown): NlaError {
   return new NlaError({
     code: `gguf.${what}`,
     subject,
     found,
     wanted,
-    next:
-      what === "type"
-        ? "Convert the model to one of these types."
-        : "Is the download complete? Fetch the file again.",
+    next: NEXT[what] ?? "Is the download complete? Fetch the file again.",
     ...(cause === undefined ? {} : { cause }),
   });
 }

@@ -1,33 +1,16 @@
-// Names on the Hugging Face hub, and where their files lie on this machine: the cache that every Hugging Face library uses, so that what
+// Where the files of the Hugging Face hub lie on this machine: the cache that every Hugging Face library uses, so that what
 // one downloaded the others find. Nothing here touches the network (hub-download.ts).
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
 import { NlaError } from "../error.js";
-
-/** `org/name` or `org/name@revision`. */
-export interface HubName {
-  /** `org/name`. */
-  readonly repo: string;
-  /** Branch, tag or commit. */
-  readonly revision: string;
-}
+import { ggufOf } from "./hub-gguf.js";
+import type { HubName } from "./hub-name.js";
 
 /** Environment variables; `process.env` fits. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-const PART = "[A-Za-z0-9][A-Za-z0-9._-]*";
-const NAME = new RegExp(`^(${PART}/${PART})(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?$`);
 const COMMIT = /^[0-9a-f]{40}$/;
-
-/** The parts of a hub name; null for what is none, or is a path that is there. */
-export function parseHubName(text: string): HubName | null {
-  const match = NAME.exec(text);
-  // A file that is not there is no reason to ask the network for it.
-  const isFile = text.toLowerCase().endsWith(".gguf");
-  if (match === null || isFile || text.includes("..") || existsSync(text)) return null;
-  return { repo: match[1] as string, revision: match[2] ?? "main" };
-}
 
 /** Where the hub's files lie: HF_HUB_CACHE, or `hub` in HF_HOME, or `~/.cache/huggingface/hub`. */
 export function hubCache(env: Environment = process.env): string {
@@ -59,6 +42,22 @@ export function cachedSnapshot(name: HubName, env: Environment = process.env): s
   if (commit === null) return null;
   const folder = path.join(repoFolder(name, env), "snapshots", commit);
   return existsSync(folder) && readdirSync(folder).length > 0 ? folder : null;
+}
+
+/**
+ * What the cache has for a name: the folder of a revision's files, or the GGUF file in it that the name means; null if none.
+ *
+ * @throws NlaError `hub.file`, `hub.split-gguf` where the files there do not say which is meant
+ */
+export function cachedModel(name: HubName, env: Environment = process.env): string | null {
+  const folder = cachedSnapshot(name, env);
+  if (folder === null) return null;
+  const names = readdirSync(folder, { recursive: true }).map((each) =>
+    String(each).replaceAll(path.sep, "/"),
+  );
+  if (name.file !== undefined && !names.includes(name.file)) return null;
+  const file = ggufOf(name, names);
+  return file === null ? folder : path.join(folder, file);
 }
 
 /** A path inside a repository as one that cannot leave a folder. @throws NlaError `hub.path` */

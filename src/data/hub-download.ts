@@ -6,8 +6,11 @@ import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { NlaError, messageOf } from "../error.js";
-import { cachedSnapshot, hubHome, repoFolder, safePath } from "./hub-cache.js";
-import type { Environment, HubName } from "./hub-cache.js";
+import { cachedModel, hubHome, repoFolder, safePath } from "./hub-cache.js";
+import type { Environment } from "./hub-cache.js";
+import { companionsOf, ggufOf } from "./hub-gguf.js";
+import { formatHubName } from "./hub-name.js";
+import type { HubName } from "./hub-name.js";
 
 /** How far a download is. */
 export interface HubProgress {
@@ -118,17 +121,18 @@ function withHeaders(response: Response, first: Headers): Response {
 
 /**
  * Brings what a model needs of a repository into the cache. A file that is there is not asked for again; offline, or where the hub cannot
- * be reached, the cache's own snapshot is taken.
+ * be reached, the cache's own snapshot is taken. Of GGUF files one is brought, with the sidecar and value head that lie with it.
  *
- * @returns the snapshot's folder
+ * @returns the snapshot's folder, or the path of the GGUF file in it
  * @throws NlaError `hub.offline`, `hub.unreachable` where there is none; `hub.missing`, `hub.denied`, `hub.status`, `hub.reply`;
- *   `hub.checksum` where a file arrives damaged twice; `hub.dropped`; `hub.path`
+ *   `hub.checksum` where a file arrives damaged twice; `hub.dropped`; `hub.path`; `hub.file` where it is not clear which GGUF file is
+ *   meant, `hub.split-gguf`
  */
 export async function downloadSnapshot(name: HubName, options: DownloadOptions = {}): Promise<string> {
   const { env = process.env, signal } = options;
-  const cached = cachedSnapshot(name, env);
-  const full = `${name.repo}@${name.revision}`;
+  const full = formatHubName(name);
   if (isOffline(env)) {
+    const cached = cachedModel(name, env);
     if (cached !== null) return cached;
     const next = "Unset HF_HUB_OFFLINE once, or copy the model into the cache.";
     throw hubError("offline", full, "offline mode and no copy in the cache", "a copy in the cache", next);
@@ -141,12 +145,17 @@ export async function downloadSnapshot(name: HubName, options: DownloadOptions =
     response = await client.get(listing);
   } catch (thrown) {
     signal?.throwIfAborted();
+    const cached = cachedModel(name, env);
     if (cached !== null) return cached;
     const next = "Check the network and HF_ENDPOINT, or name a folder.";
     throw hubError("unreachable", full, messageOf(thrown), `an answer of ${endpoint}`, next, thrown);
   }
   checkStatus(response, full);
-  const { commit, files } = await listed(response, name, endpoint);
+  const { commit, files: all } = await listed(response, name, endpoint);
+  const names = all.map((file) => file.path);
+  const gguf = ggufOf(name, names);
+  const wanted = gguf === null ? names.filter(isOfModel) : [gguf, ...companionsOf(gguf, names)];
+  const files = all.filter((file) => wanted.includes(file.path));
   const folder = repoFolder(name, env);
   const snapshot = path.join(folder, "snapshots", commit);
   for (const file of files) await bring(file, { client, folder, snapshot, ...options });
@@ -155,7 +164,11 @@ export async function downloadSnapshot(name: HubName, options: DownloadOptions =
     await mkdir(path.dirname(ref), { recursive: true });
     await writeFile(ref, commit);
   }
-  return snapshot;
+  return gguf === null ? snapshot : path.join(snapshot, gguf);
+}
+
+function isOfModel(file: string): boolean {
+  return WANTED.test(file) && !UNWANTED.test(file);
 }
 
 function checkStatus(response: Response, subject: string): void {
@@ -179,21 +192,19 @@ function checkStatus(response: Response, subject: string): void {
 
 async function listed(response: Response, name: HubName, endpoint: string) {
   const wanted = "{sha, siblings: [{rfilename, size}]}";
-  const fail = (found: string) =>
-    hubError("reply", `${name.repo}@${name.revision}`, found, wanted, "Check HF_ENDPOINT.");
+  const fail = (found: string) => hubError("reply", formatHubName(name), found, wanted, "Check HF_ENDPOINT.");
   const reply = (await response.json().catch((thrown: unknown) => {
     throw fail(messageOf(thrown));
   })) as { sha?: unknown; siblings?: unknown };
   const { sha, siblings } = reply;
   if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha)) throw fail(`sha ${JSON.stringify(sha)}`);
   if (!Array.isArray(siblings) || siblings.length > MOST_FILES) throw fail("no list of files");
-  const files = (siblings as { rfilename?: unknown; size?: unknown }[]).flatMap(
-    ({ rfilename, size }): RemoteFile[] => {
+  const files = (siblings as { rfilename?: unknown; size?: unknown }[]).map(
+    ({ rfilename, size }): RemoteFile => {
       if (typeof rfilename !== "string") throw fail("a file without a name");
       const file = safePath(rfilename);
-      if (!WANTED.test(file) || UNWANTED.test(file)) return [];
       const url = `${endpoint}/${name.repo}/resolve/${sha}/${file.split("/").map(encodeURIComponent).join("/")}`;
-      return [{ path: file, size: typeof size === "number" ? size : null, url }];
+      return { path: file, size: typeof size === "number" ? size : null, url };
     },
   );
   return { commit: sha, files };

@@ -19,8 +19,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } 
 import { runNla } from "../cli/testing/run-nla.js";
 import { writeUntrainedPair } from "../nla/testing/untrained-pair.js";
 import { Device } from "../tensor/index.js";
-import { cachedSnapshot, parseHubName } from "./hub-cache.js";
+import { cachedSnapshot } from "./hub-cache.js";
 import { downloadSnapshot } from "./hub-download.js";
+import { parseHubName } from "./hub-name.js";
 
 const ASSET = path.resolve(import.meta.dirname, "../../assets/aidreams260K");
 const COMMIT = "a".repeat(40);

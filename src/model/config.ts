@@ -12,7 +12,7 @@ const MAX_CONFIG_BYTES = 4_000_000;
 /**
  * Reads a model's config.json.
  *
- * @throws NlaError `model.config-missing`, `model.config-syntax`, and those of {@link parseConfig}
+ * @throws NlaError `model.config-missing`, `model.gguf` for a GGUF file, `model.config-syntax`, and those of {@link parseConfig}
  */
 export async function loadConfig(directory: string): Promise<DecoderConfig> {
   const file = path.join(directory, "config.json");
@@ -20,14 +20,23 @@ export async function loadConfig(directory: string): Promise<DecoderConfig> {
   try {
     text = await readFile(file, "utf8");
   } catch (cause) {
+    if (directory.toLowerCase().endsWith(".gguf") && (cause as NodeJS.ErrnoException).code === "ENOTDIR") {
+      throw new NlaError({
+        code: "model.gguf",
+        subject: directory,
+        found: "a GGUF file",
+        wanted:
+          "the folder of a model in Hugging Face layout: it is read and can explain, but training starts from a folder",
+        next: `Unpack it: nla convert ${directory} --folder DIR, and name DIR.`,
+        cause,
+      });
+    }
     throw new NlaError({
       code: "model.config-missing",
       subject: file,
       found: messageOf(cause),
       wanted: "the config.json of a model in Hugging Face layout",
-      next: directory.toLowerCase().endsWith(".gguf")
-        ? "A GGUF file can be read and can explain; what trains starts from the model's folder. Name that."
-        : "Name the folder that holds config.json and the weights.",
+      next: "Name the folder that holds config.json and the weights.",
       cause,
     });
   }

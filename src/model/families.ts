@@ -73,7 +73,7 @@ export function familyOf(json: Json, subject: string): DecoderConfig {
       subject,
       found: `model_type ${JSON.stringify(json.model_type) ?? "nothing"}`,
       wanted: `one of ${[...Object.keys(FAMILIES), MULTIMODAL].join(", ")}`,
-      next: "Other architectures cannot be computed yet; docs/method.md says how a family is added.",
+      next: "Other architectures cannot be computed yet; docs/models.md says how a family is added.",
     });
   }
   const read = new ConfigReader({ ...family.defaults, ...json }, subject);

@@ -34,7 +34,7 @@ export { declareBatch } from "./graph-inputs.js";
 export type { DeclaredBatch } from "./graph-inputs.js";
 export { Lora, LORA_TARGETS } from "./lora.js";
 export type { LoraSettings } from "./lora.js";
-export { loadLora, saveLora } from "./lora-files.js";
+export { adapterBase, adapterBaseName, hasAdapter, loadLora, readLora, saveLora } from "./lora-files.js";
 export { checkStored } from "./finite.js";
 export { convertToGguf, saveGguf } from "./gguf-save.js";
 export type { GgufOptions } from "./gguf-save.js";

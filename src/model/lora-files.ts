@@ -1,9 +1,12 @@
 // Adapters from and to folders in peft's layout: adapter_config.json and adapter_model.safetensors. What peft can and
 // nlakit cannot is refused by the option's name, never left out.
+import { existsSync } from "node:fs";
 import { access, mkdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { NlaError, messageOf } from "../error.js";
 import { writeFileAtomic } from "../data/files.js";
+import { cachedModel } from "../data/hub-cache.js";
+import { parseHubName } from "../data/hub-name.js";
 import { openSafetensors, writeSafetensors } from "../data/safetensors.js";
 import type { WeightsFile } from "../data/safetensors.js";
 import { formatShape } from "../tensor/index.js";
@@ -62,15 +65,33 @@ export async function hasAdapter(directory: string): Promise<boolean> {
 }
 
 /**
- * The folder of the model that an adapter folder is for: `base_model_name_or_path`, relative to the adapter.
+ * What an adapter folder says of the model that it is for: a folder, if `base_model_name_or_path` is one, from the adapter's own; else as
+ * it is written, which may be a name of the hub.
  *
  * @throws NlaError `model.lora-config`; `model.lora` where the config names none
  */
-export async function adapterBase(directory: string): Promise<string> {
+export async function adapterBaseName(directory: string): Promise<string> {
   const { base } = await readAdapterConfig(directory);
   if (base === null)
     throw loraError("base_model_name_or_path", "nothing", "the folder of the base model", directory);
-  return path.resolve(directory, base);
+  const folder = path.resolve(directory, base);
+  return existsSync(folder) ? folder : base;
+}
+
+/**
+ * The folder of the model that an adapter folder is for; a name of the hub is looked for in the cache.
+ *
+ * @throws NlaError as {@link adapterBaseName}; `model.lora` where there is no such folder
+ */
+export async function adapterBase(directory: string): Promise<string> {
+  const named = await adapterBaseName(directory);
+  if (path.isAbsolute(named) && existsSync(named)) return named;
+  const hub = parseHubName(named);
+  const cached = hub === null ? null : cachedModel(hub);
+  if (cached !== null) return cached;
+  const wanted =
+    "the base model: a folder, from the adapter's own, or a name of the hub that is in the cache";
+  throw loraError("base_model_name_or_path", named, wanted, directory);
 }
 
 /**
@@ -81,6 +102,22 @@ export async function adapterBase(directory: string): Promise<string> {
  *   the safetensors reader
  */
 export async function loadLora(directory: string, device: Device, config: DecoderConfig): Promise<Lora> {
+  const { settings, values } = await readLora(directory, config);
+  return new Lora(device, config, settings, { valuesOf: (module) => values.get(module) as LoraValues });
+}
+
+/** What an adapter's folder says: settings whose targets are the modules themselves, and each module's matrices. */
+export interface ReadLora {
+  readonly settings: LoraSettings;
+  readonly values: ReadonlyMap<string, LoraValues>;
+}
+
+/**
+ * Reads an adapter, on no device.
+ *
+ * @throws NlaError as {@link loadLora}
+ */
+export async function readLora(directory: string, config: DecoderConfig): Promise<ReadLora> {
   const settings = await readAdapterConfig(directory);
   const file = await openSafetensors(path.join(directory, ADAPTER_WEIGHTS));
   try {
@@ -96,14 +133,7 @@ export async function loadLora(directory: string, device: Device, config: Decode
     }
     // From here on the modules themselves are the targets: each ends in itself.
     const listed = typeof settings.targetModules === "string" ? [...names.keys()] : settings.targetModules;
-    return new Lora(
-      device,
-      config,
-      { ...settings, targets: listed },
-      {
-        valuesOf: (module) => values.get(module) as LoraValues,
-      },
-    );
+    return { settings: { ...settings, targets: listed }, values };
   } finally {
     await file.close();
   }

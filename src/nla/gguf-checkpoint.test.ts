@@ -202,8 +202,8 @@ describe("a pair on the bundled target", () => {
       next: `Name the file: ${path.join(alone, "a-q8_0.gguf")}`,
     });
     await expect(loadConfig(target)).rejects.toMatchObject({
-      code: "model.config-missing",
-      next: expect.stringContaining("what trains starts from the model's folder") as string,
+      code: "model.gguf",
+      next: `Unpack it: nla convert ${target} --folder DIR, and name DIR.`,
     });
   });
 

@@ -2,7 +2,8 @@
 import { existsSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
-import { cachedSnapshot, parseHubName } from "../data/hub-cache.js";
+import { cachedModel } from "../data/hub-cache.js";
+import { parseHubName } from "../data/hub-name.js";
 import { NlaError } from "../error.js";
 import { isGguf, loadDecoder, run } from "../model/index.js";
 import type { Decoder, Holding } from "../model/index.js";
@@ -28,10 +29,10 @@ export interface Target extends Disposable {
   readonly tokenizer: Tokenizer;
 }
 
-/** The folder of a target: a bundled name's inside the package, a hub name's in the cache if it is there, else the path itself. */
+/** The folder or GGUF file of a target: a bundled name's inside the package, a hub name's in the cache if it is there, else the path itself. */
 export function targetDirectory(name: string): string {
   const hub = parseHubName(name);
-  const cached = hub === null ? null : cachedSnapshot(hub);
+  const cached = hub === null ? null : cachedModel(hub);
   if (cached !== null) return cached;
   const folder =
     Object.hasOwn(BUNDLED_FOLDERS, name) && !existsSync(name) ? BUNDLED_FOLDERS[name] : undefined;
@@ -83,7 +84,7 @@ async function requireFolder(name: string, directory: string): Promise<void> {
     subject: `the target ${name}`,
     found: found ? "a file" : `no folder ${path.resolve(directory)}`,
     wanted: `the folder of a model in Hugging Face layout, a .gguf file, or the name of a bundled one (${BUNDLED.join(", ")})`,
-    next: "Check the path; a model on the hub has to be downloaded first.",
+    next: "Check the path, or name a model of the hub: org/name, org/name@revision, org/name/file.gguf.",
   });
 }
 

@@ -55,7 +55,7 @@ export const configSchema = z
   .strictObject({
     target: key(
       z.string().min(1),
-      `The model whose activations are read: a Hugging Face folder, or a bundled name (${BUNDLED_TARGETS.join(", ")}).`,
+      `The model whose activations are read: a Hugging Face folder, a name of the hub (org/name, org/name@revision), or a bundled name (${BUNDLED_TARGETS.join(", ")}).`,
     ),
     layer: key(
       count(0),

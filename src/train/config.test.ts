@@ -58,6 +58,9 @@ describe("a config that states little", () => {
     expect(parse(minimal, ["corpus.path=b.txt"]).corpus.path).toBe(path.resolve("/here/b.txt"));
     expect(parse(minimal).target).toBe("aidreams260K");
     expect(parse(minimal, ["target=./aidreams260K"]).target).toBe(path.resolve("/here/aidreams260K"));
+    for (const name of ["org/name", "org/name@v1.0"])
+      expect(parse(minimal, [`target=${name}`]).target).toBe(name);
+    expect(parse(minimal, ["target=models/a/b"]).target).toBe(path.resolve("/here/models/a/b"));
   });
 
   it("names the corpus by its file unless told otherwise", () => {

@@ -1,11 +1,13 @@
 // Reading a training config: YAML and `a.b=value` overrides in, one whole checked object out, or an error that names the
 // file, the line and the key. Also what makes two configs the same: their hash, and the keys in which they differ.
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { isCollection, isNode, LineCounter, parseDocument, stringify } from "yaml";
 import type { Document } from "yaml";
 import type { z } from "zod";
+import { parseHubName } from "../data/hub-name.js";
 import { NlaError, messageOf } from "../error.js";
 import { worldName, worldSeedOf } from "../world/corpus.js";
 import { CONFIG_KEYS, nearestKey } from "./config-keys.js";
@@ -148,7 +150,7 @@ function override(document: Document, text: string): string[] {
 }
 
 /**
- * Reads a config from text. Relative paths (`target`, `corpus.path`) become absolute, so that the resolved config means
+ * Reads a config from text. Relative paths (`target`, `corpus.path`) become absolute, and names stay, so that the resolved config means
  * the same wherever it is read.
  *
  * @throws NlaError `config.yaml` with the line, `config.override`, and what {@link checkConfig} throws
@@ -159,7 +161,9 @@ export function parseConfig(text: string, source: ConfigSource = {}): TrainConfi
   const resolve = (key: string, given: string) => path.resolve(overridden.has(key) ? cwd : directory, given);
   return {
     ...config,
-    target: BUNDLED_TARGETS.includes(config.target) ? config.target : resolve("target", config.target),
+    target: isName(config.target, resolve("target", config.target))
+      ? config.target
+      : resolve("target", config.target),
     corpus: {
       ...config.corpus,
       path:
@@ -168,6 +172,11 @@ export function parseConfig(text: string, source: ConfigSource = {}): TrainConfi
           : config.corpus.path,
     },
   };
+}
+
+/** Whether a target is named, bundled or on the hub, rather than a path; a folder that is there comes first. */
+function isName(target: string, folder: string): boolean {
+  return BUNDLED_TARGETS.includes(target) || (!existsSync(folder) && parseHubName(target) !== null);
 }
 
 /**

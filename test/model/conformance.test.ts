@@ -68,9 +68,7 @@ describe.each(FOLDERS)("golden %s", (name) => {
   });
 });
 
-const copies = FOLDERS.filter((name) => name !== "llama-mha-tied"); // of the same kind as aidreams260K
-
-describe.each(copies)("small copy %s", (name) => {
+describe.each(FOLDERS)("small copy %s", (name) => {
   test("every check that it has values for", async () => {
     const { checks, passed } = await report(path.join(FIXTURES, name));
     expect(checks.filter((check) => !check.passed)).toEqual([]);

@@ -8,10 +8,10 @@ import { afterAll, describe, expect, test } from "vitest";
 import { generate, loadDecoder, run, saveGguf } from "../../src/model/index.js";
 import { Device } from "../../src/tensor/index.js";
 
-const MODELS = path.resolve(import.meta.dirname, "../../../shared/golden/models");
+const MODELS = path.resolve(import.meta.dirname, "../fixtures/golden/models");
 const CHILD = path.resolve(import.meta.dirname, "llama/llama-cpp.mjs");
 const runnable = existsSync(MODELS) && process.platform === "linux" && process.arch === "x64";
-if (!runnable) console.log("skipped: no ../shared/golden, or no libllama for this platform");
+if (!runnable) console.log("skipped: no libllama for this platform");
 
 const folder = await mkdtemp(path.join(tmpdir(), "gguf-"));
 afterAll(() => rm(folder, { recursive: true }));
