@@ -181,15 +181,6 @@ static void NAME(rope_table)(Tensor *dst, int ith, int nth, void *userdata) {
   }
 }
 
-// y = x turned; y may be F32 or BF16.
-INLINE void NAME(turn)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, float *y) {
-#pragma omp simd
-  for (int64_t j = 0; j < half; j++) {
-    const float a = x[j], b = x[j + half], turn = sign * sines[j];
-    y[j] = a * cosines[j] - b * turn;
-    y[j + half] = a * turn + b * cosines[j];
-  }
-}
 INLINE void NAME(turn_to_bf16)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, uint16_t *y) {
 #pragma omp simd
   for (int64_t j = 0; j < half; j++) {

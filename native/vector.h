@@ -117,3 +117,13 @@ INLINE float NAME(exponentials)(int64_t n, float shift, const float *x, float *y
 INLINE void NAME(add_scaled)(int64_t n, float factor, const float *x, float *y) {
   for (int64_t i = 0; i < n; i++) y[i] += factor * x[i];
 }
+
+// Rotary embedding: element j of x is turned with element j + half. y may be x.
+INLINE void NAME(turn)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, float *y) {
+#pragma omp simd
+  for (int64_t j = 0; j < half; j++) {
+    const float a = x[j], b = x[j + half], turn = sign * sines[j];
+    y[j] = a * cosines[j] - b * turn;
+    y[j + half] = a * turn + b * cosines[j];
+  }
+}

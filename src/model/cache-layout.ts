@@ -71,18 +71,17 @@ export function groupedLayout(dtype: "f32" | "bf16"): CacheLayout {
       const { config, rows } = cache;
       const windows = new Set(config.windows.filter((window) => window !== null));
       const firsts = new Map([...windows].map((w) => [w, g.input(`first${w}`, [rows], "i32")]));
-      const store = grouped(g, cache, 1, positions);
       return {
-        store,
+        store: grouped(g, cache, 1, positions),
         takesParts: true,
-        attend(k, q, key, value) {
-          store(k, key, value);
+        attend(k, q, key, value, table) {
           const { attentionScale: scale, attentionSoftcap: softcap } = config;
           const first = firsts.get(config.windows[k] ?? 0) ?? null;
           return ops.cacheAttention(g, q, cache.keys(k), cache.values(k), positions, {
             scale,
             softcap,
             first,
+            token: { key, value, table: table ?? null },
           });
         },
         inputs: (at) => Object.fromEntries([...windows].map((w) => [`first${w}`, firstSeen(at, w)])),

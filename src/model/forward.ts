@@ -28,11 +28,11 @@ const {
   rmsNorm,
   rope,
   scale,
+  splitHeads,
   sqrt,
   square,
   sumLast,
   swiglu,
-  turnedHeads,
 } = ops;
 
 /** What the forward pass reads: tensors by Hugging Face name, and the rope divisors of each block. */
@@ -77,8 +77,8 @@ export interface InjectedRows {
   readonly after: number | null;
 }
 
-/** How one block attends: over the batch itself, or over a cache. */
-export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor) => Tensor;
+/** How one block attends: over the batch itself, or over a cache. With a table, q and key are still to be turned by it. */
+export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor, table?: Tensor) => Tensor;
 
 /** Options of {@link forward}. */
 export interface ForwardOptions {
@@ -87,7 +87,7 @@ export interface ForwardOptions {
   readonly inject?: InjectedRows;
   /** Defaults to causal attention within the batch. */
   readonly attend?: Attend;
-  /** Whether `attend` takes what {@link ops.turnedHeads} gives, too: for one token per row. Defaults to false. */
+  /** Whether `attend` takes what {@link ops.splitHeads} gives, too: for one token per row. Defaults to false. */
   readonly takesParts?: boolean;
 }
 
@@ -261,8 +261,8 @@ function mergedHeads(
     const { heads, kvHeads, headDim } = config;
     const options = { heads, kvHeads, headDim, positions, rope: ropeOptions(weights, k) };
     if (attend) {
-      const { q, key, value } = turnedHeads(g, qkv, options);
-      return attend(k, q, key, value);
+      const { q, key, value, table } = splitHeads(g, qkv, options);
+      return attend(k, q, key, value, table);
     }
     return mergedAttention(g, qkv, {
       ...options,

@@ -27,7 +27,7 @@ export { crossEntropy, logits, tokenLogProbs } from "./head.js";
 export type { HeadOptions } from "./head.js";
 export { concatRows, gatherRows, permute, replaceRows, reshape, transpose } from "./layout.js";
 export { linear, matmul } from "./matmul.js";
-export { canMerge, mergedAttention, mergedLinear, turnedHeads } from "./merged-attention.js";
+export { canMerge, mergedAttention, mergedLinear, splitHeads } from "./merged-attention.js";
 export type { MergedAttentionOptions } from "./merged-attention.js";
 export { normalizeRows, rmsNorm } from "./norm.js";
 export { mean, sum, sumLast } from "./reduce.js";

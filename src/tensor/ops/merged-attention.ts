@@ -67,43 +67,53 @@ export function mergedLinear(
 
 type Parts = Pick<MergedAttentionOptions, "batch" | "heads" | "kvHeads" | "headDim" | "positions" | "rope">;
 
+/** The cosines and sines of qkv's positions. @throws as `rope` does */
+function tableOf(g: Graph, qkv: Tensor, { heads, kvHeads, headDim, positions, rope }: Parts) {
+  const [n, all] = [qkv.shape[0] as number, heads + 2 * kvHeads];
+  const split = g.emit("reshape_4d", [n, all, headDim], "f32", qkv, headDim, all, n, 1);
+  checkRope(g, split, positions, rope);
+  return { split, table: ropeTable(g, positions, headDim, rope) };
+}
+
+/** Views of heads [batch, t, count, headDim] from the `first` on. */
+function partsOf(g: Graph, split: Tensor, { batch, heads, kvHeads, headDim }: Parts, t: number) {
+  const head = headDim * 4;
+  const row = (heads + 2 * kvHeads) * head;
+  return (first: number, count: number) => {
+    const strides = [head, row, row * t, first * head];
+    return g.emit("view_4d", [batch, t, count, headDim], "f32", split, headDim, count, t, batch, ...strides);
+  };
+}
+
 /** Queries and keys turned where they lie, and views of heads [batch, t, count, headDim] from the `first` on. */
 function turnedParts(g: Graph, qkv: Tensor, options: Parts, t: number) {
-  const { batch, heads, kvHeads, headDim, positions, rope } = options;
-  const all = heads + 2 * kvHeads;
-  const split = g.emit("reshape_4d", [batch * t, all, headDim], "f32", qkv, headDim, all, batch * t, 1);
-  checkRope(g, split, positions, rope);
-  const table = ropeTable(g, positions, headDim, rope);
-  const turned = turnInPlace(g, split, table, heads + kvHeads);
-  const head = headDim * 4;
-  const row = all * head;
-  const part = (first: number, count: number) => {
-    const strides = [head, row, row * t, first * head];
-    return g.emit("view_4d", [batch, t, count, headDim], "f32", turned, headDim, count, t, batch, ...strides);
-  };
-  return { part, table };
+  const { split, table } = tableOf(g, qkv, options);
+  const turned = turnInPlace(g, split, table, options.heads + options.kvHeads);
+  return { part: partsOf(g, turned, options, t), table };
 }
 
 /**
- * For generation, one token of each of n sequences: qkv [n, (heads + 2 · kvHeads) · headDim] turned in itself, as views q
- * [n, 1, heads, headDim], key and value [n, 1, kvHeads, headDim] of it, which only {@link storeTokens} and {@link cacheAttention}
- * read as they lie. No gradient.
+ * For generation, one token of each of n sequences: views q [n, 1, heads, headDim], key and value [n, 1, kvHeads, headDim] of
+ * qkv [n, (heads + 2 · kvHeads) · headDim], not turned, and the table by which {@link cacheAttention} turns them; nothing else reads
+ * such views as they lie. No gradient.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`, `tensor.gradient`
  */
-export function turnedHeads(
+export function splitHeads(
   g: Graph,
   qkv: Tensor,
   options: Omit<Parts, "batch">,
-): { readonly q: Tensor; readonly key: Tensor; readonly value: Tensor } {
+): { readonly q: Tensor; readonly key: Tensor; readonly value: Tensor; readonly table: Tensor } {
   const { heads, kvHeads, headDim } = options;
   if (qkv.shape.length !== 2 || qkv.shape[1] !== (heads + 2 * kvHeads) * headDim) {
-    throw shapeError("turnedHeads", [qkv.shape], `[n, (${heads} + 2 · ${kvHeads}) · ${headDim}]`);
+    throw shapeError("splitHeads", [qkv.shape], `[n, (${heads} + 2 · ${kvHeads}) · ${headDim}]`);
   }
-  requireDtype("turnedHeads", "f32", qkv);
-  g.refuseGradient("turnedHeads", qkv);
-  const { part } = turnedParts(g, qkv, { ...options, batch: qkv.shape[0] as number }, 1);
-  return { q: part(0, heads), key: part(heads, kvHeads), value: part(heads + kvHeads, kvHeads) };
+  requireDtype("splitHeads", "f32", qkv);
+  g.refuseGradient("splitHeads", qkv);
+  const parts = { ...options, batch: qkv.shape[0] as number };
+  const { split, table } = tableOf(g, qkv, parts);
+  const part = partsOf(g, split, parts, 1);
+  return { q: part(0, heads), key: part(heads, kvHeads), value: part(heads + kvHeads, kvHeads), table };
 }
 
 /**
