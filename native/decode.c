@@ -78,6 +78,17 @@ static Blocks blocks_of(const Cache *k, const Cache *v, const Share *s, int64_t 
   return (Blocks){block_of(k, s->sequence, group, low), block_of(v, s->sequence, group, low), high - low,
                   (s->until + GROUP - 1) / GROUP - group, bytes, bytes * k->kv_heads};
 }
+// Asks for what the token of a share is written to: a line for every few elements of its keys.
+INLINE void ask_to_write(const Cache *k, const Cache *v, const Share *s) {
+  const int64_t slot = s->until - 1, size = k->type == TYPE_F32 ? 4 : 2, row = k->d * 4;
+  for (int64_t h = s->low; h < s->high; h++) {
+    const char *keys = block_of(k, s->sequence, slot / GROUP, h);
+    const char *values = block_of(v, s->sequence, slot / GROUP, h) + (size == 4 ? slot % GROUP : slot % GROUP / 2) * row;
+    for (int64_t i = 0; i < block_bytes(k); i += 64) __builtin_prefetch(keys + i, 1, 2);
+    for (int64_t i = 0; i < row; i += 64) __builtin_prefetch(values + i, 1, 2);
+  }
+}
+
 // The block that is read AHEAD blocks after one: after the keys come the values, after those the next share's keys. It is asked for,
 // into the second-level cache and line by line while this one is computed with: what the processor foresees comes too late for that.
 INLINE const char *later_block(const Blocks *now, const Blocks *next, int values, int64_t group, int64_t head) {
@@ -322,6 +333,7 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
     const Share later = next_share(positions, firsts, k.kv_heads, begin, end, i + 1, &before);
     const Blocks next = blocks_of(&k, &v, &later, later.low, later.high);
     const float *cosines = table ? (const float *)table->data + i * d : NULL;
+    if (key) ask_to_write(&k, &v, &later);
     for (int64_t h = share.low; key && h < share.high; h++) {
       const float *x = NAME(of_sequence)(key, i) + h * d;
       if (table) NAME(turn)(d / 2, 1, cosines, cosines + d / 2, x, turned), x = turned;

@@ -21,6 +21,8 @@ export interface MergedAttentionOptions extends AttentionOptions {
   /** i32 input [n]. */
   readonly positions: Tensor;
   readonly rope: RopeOptions;
+  /** Given the turned keys and the values, views [batch, t, kvHeads, headDim] that {@link storeTokens} reads as they lie. Defaults to none. */
+  readonly keep?: (key: Tensor, value: Tensor) => void;
 }
 
 /** Whether {@link mergedLinear} of a matrix that is not packed, and {@link mergedAttention}, are there for n tokens, `length` of them in a row. */
@@ -140,7 +142,9 @@ export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionO
   requireCap("mergedAttention", options);
   const settings = kernelSettings(g, options, [batch, heads, t, t]);
   const { part, table } = turnedParts(g, qkv, options, t);
-  const operands = [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads), options.mask];
+  const [key, value] = [part(heads, kvHeads), part(heads + kvHeads, kvHeads)];
+  options.keep?.(key, value);
+  const operands = [part(0, heads), key, value, options.mask];
   const size = n * heads * headDim;
   const mixed = g.emitKernel("attention", [size + n * heads], operands, settings);
   return g.record(partOf(g, mixed, 0, [n, heads * headDim]), [
