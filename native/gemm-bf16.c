@@ -23,10 +23,13 @@
 typedef uint16_t bf16;
 enum {
   DEPTH = 32,         // k is packed in steps of this: what one AMX product takes
-  COLUMNS = 32,       // of B in a panel, and of C in a block: two AMX tiles
+  COLUMNS = 32,       // of C in a block: two AMX tiles, two panels of B
   AMX_ROWS = 32,      // of A in a block: two AMX tiles
   VECTOR_ROWS = 14,   // the same for AVX512_BF16: 14 x 2 accumulators
   ROW_BLOCK = 224,    // rows packed at a time, a multiple of both
+  FEW_ROWS = 64,      // up to so many, and FEW_DEPTH deep, stay in the first-level cache beside a panel of B
+  FEW_DEPTH = 288,
+  STEP_BYTES = DEPTH * 16 * 2, // of a panel of B
   ONE_PASS = 1024,    // deepest k that is summed in one pass; deeper ones in passes of about LONG_PASS
   LONG_PASS = 512,
   B_BYTES = 1 << 20,  // of packed B in a pass
@@ -52,7 +55,8 @@ TARGET_BF16 static inline void load_pairs(const void *data, int type, int64_t fi
   *high = _mm512_permutex2var_epi64(even, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), odd);
 }
 
-// B(k, n) from row k0 and column n0 on, as panels [panel][k / 2][COLUMNS][2], filled up with zeros.
+// B(k, n) from row k0 and column n0 on, as panels of 16 columns [panel][k / 2][16][2], in pairs and filled up with zeros: a tile is
+// one piece of memory.
 TARGET_BF16 static void pack_b(int64_t k, int64_t n, Matrix b, int64_t k0, int64_t n0, bf16 *out) {
   const int64_t depth = round_up(k, DEPTH);
   for (int64_t j = 0; j < n; j += COLUMNS, out += depth * COLUMNS) {
@@ -62,8 +66,8 @@ TARGET_BF16 static void pack_b(int64_t k, int64_t n, Matrix b, int64_t k0, int64
         __m512i low = _mm512_setzero_si512(), high = low;
         const int64_t offset = (k0 + i) * b.row_stride + n0 + j;
         if (i < k) load_pairs(b.data, b.type, offset, offset + b.row_stride, i + 1 < k, width, &low, &high);
-        _mm512_storeu_si512(out + i * COLUMNS, low);
-        _mm512_storeu_si512(out + i * COLUMNS + 32, high);
+        _mm512_storeu_si512(out + i * 16, low);
+        _mm512_storeu_si512(out + (depth + i) * 16, high);
       }
       continue;
     }
@@ -75,7 +79,7 @@ TARGET_BF16 static void pack_b(int64_t k, int64_t n, Matrix b, int64_t k0, int64
           r[c] = half + c < width ? load32(b.data, b.type, offset, k - i) : _mm512_setzero_si512();
         }
         transpose16_bf16(r); // a pair is 32 bits
-        for (int c = 0; c < 16; c++) _mm512_storeu_si512(out + (i + 2 * c) * COLUMNS + 2 * half, r[c]);
+        for (int c = 0; c < 16; c++) _mm512_storeu_si512(out + half * depth + (i + 2 * c) * 16, r[c]);
       }
   }
 }
@@ -117,8 +121,8 @@ TARGET_BF16 static inline __attribute__((always_inline)) void vector_block(const
   __m512 sum[VECTOR_ROWS][2];
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-  for (int64_t i = 0; i < depth; i += 2, b += 2 * COLUMNS, a += 2) {
-    const __m512bh b0 = (__m512bh)_mm512_loadu_si512(b), b1 = (__m512bh)_mm512_loadu_si512(b + 32);
+  for (int64_t i = 0; i < depth; i += 2, b += 32, a += 2) {
+    const __m512bh b0 = (__m512bh)_mm512_loadu_si512(b), b1 = (__m512bh)_mm512_loadu_si512(b + depth * 16);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
       int32_t pair;
@@ -173,10 +177,10 @@ TARGET_AMX static inline __attribute__((always_inline)) void amx_block(const int
   }
   for (int64_t i = 0; i < depth; i += DEPTH) {
     _tile_loadd(4, a + i, a_bytes);
-    _tile_loadd(6, b + i * COLUMNS, 128);
+    _tile_loadd(6, b + i * 16, 64);
     _tile_dpbf16ps(0, 4, 6);
     if (across > 1) {
-      _tile_loadd(7, b + i * COLUMNS + 32, 128);
+      _tile_loadd(7, b + (depth + i) * 16, 64);
       _tile_dpbf16ps(1, 4, 7);
     }
     if (down > 1) {
@@ -197,6 +201,74 @@ TARGET_AMX static void amx_any(int down, int across, int64_t depth, const bf16 *
   else amx_block(1, 1, depth, a, stride, b, c);
 }
 
+// One block of C, 16 columns and `down` times 16 rows, in AMX tiles 0..3; tile 4 holds B, 5..7 hold A in turn.
+TARGET_AMX static inline __attribute__((always_inline)) void amx_column(const int down, int64_t depth, const bf16 *a, int64_t stride,
+                                                                        const bf16 *b, Target c, const char *ahead) {
+  const int64_t a_bytes = stride * 2, c_bytes = c.stride * 4, base_bytes = c.base_stride * 4, a16 = 16 * stride;
+  const int64_t c16 = 16 * c.stride, base16 = 16 * c.base_stride;
+  if (c.base) {
+    _tile_loadd(0, c.base, base_bytes);
+    _tile_loadd(1, c.base + base16, base_bytes);
+    _tile_loadd(2, c.base + 2 * base16, base_bytes);
+    if (down > 3) _tile_loadd(3, c.base + 3 * base16, base_bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    if (down > 3) _tile_zero(3);
+  }
+  for (int64_t i = 0; i < depth; i += DEPTH, ahead += STEP_BYTES) {
+    for (int line = 0; line < STEP_BYTES; line += 64) __builtin_prefetch(ahead + line, 0, 2);
+    _tile_loadd(4, b + i * 16, 64);
+    _tile_loadd(5, a + i, a_bytes);
+    _tile_dpbf16ps(0, 5, 4);
+    _tile_loadd(6, a + a16 + i, a_bytes);
+    _tile_dpbf16ps(1, 6, 4);
+    _tile_loadd(7, a + 2 * a16 + i, a_bytes);
+    _tile_dpbf16ps(2, 7, 4);
+    if (down > 3) {
+      _tile_loadd(5, a + 3 * a16 + i, a_bytes);
+      _tile_dpbf16ps(3, 5, 4);
+    }
+  }
+  _tile_stored(0, c.data, c_bytes);
+  _tile_stored(1, c.data + c16, c_bytes);
+  _tile_stored(2, c.data + 2 * c16, c_bytes);
+  if (down > 3) _tile_stored(3, c.data + 3 * c16, c_bytes);
+}
+
+// Where a block that hangs over an edge of C goes, begun with what it is added to: sums have one order wherever they stand.
+static Target over_edge(int64_t height, int64_t width, float *edge, Target to) {
+  for (int64_t y = 0; to.base && y < height; y++)
+    for (int64_t x = 0; x < width; x++) edge[y * COLUMNS + x] = to.base[y * to.base_stride + x];
+  return (Target){edge, COLUMNS, to.base ? edge : NULL, COLUMNS};
+}
+static void from_edge(int64_t height, int64_t width, const float *edge, Target to) {
+  for (int64_t y = 0; y < height; y++)
+    for (int64_t x = 0; x < width; x++) to.data[y * to.stride + x] = edge[y * COLUMNS + x];
+}
+
+// As blocks_of, for 33 to FEW_ROWS rows, as generation has them: all rows of A, FEW_DEPTH deep, stay in the first-level cache, and B,
+// which comes from memory, is read once, panel by panel, and asked for two panels ahead.
+TARGET_AMX static void few_rows(int64_t m, int64_t n, int64_t depth, const bf16 *a, int64_t stride, const bf16 *b, Target c, float *edge) {
+  const int64_t passes = (depth + FEW_DEPTH - 1) / FEW_DEPTH, deep = round_up((depth + passes - 1) / passes, DEPTH);
+  for (int64_t i = 0; i < depth; i += deep)
+    for (int64_t j = 0; j < n; j += 16) {
+      const int64_t width = min64(16, n - j), valid = min64(deep, depth - i);
+      const bf16 *panel = b + j * depth + i * 16, *ahead = panel;
+      if (j + 32 < n) ahead += 32 * depth;
+      else if (i + deep < depth) ahead += (j + 32 - round_up(n, 16)) * depth - j * depth + deep * 16;
+      Target to = {c.data + j, c.stride, c.base ? c.base + j : NULL, c.base_stride};
+      if (i > 0) to.base = to.data, to.base_stride = to.stride; // a later pass adds to the earlier ones
+      const int whole = width == 16 && m % 16 == 0;
+      const Target out = whole ? to : over_edge(m, width, edge, to);
+      for (int64_t r = 0; whole && r < m; r++) __builtin_prefetch(to.data + r * to.stride, 1);
+      if (m > 48) amx_column(4, valid, a + i, stride, panel, out, (const char *)ahead);
+      else amx_column(3, valid, a + i, stride, panel, out, (const char *)ahead);
+      if (!whole) from_edge(m, width, edge, to);
+    }
+}
+
 // Rows [0, m) of packed A against packed B.
 TARGET_BF16 static inline __attribute__((always_inline)) void blocks_of(const int amx, int64_t m, int64_t n, int64_t depth,
                                                                         const bf16 *a, int64_t stride, const bf16 *b,
@@ -210,17 +282,14 @@ TARGET_BF16 static inline __attribute__((always_inline)) void blocks_of(const in
       Target to = {c.data + i * c.stride + j, c.stride, c.base ? c.base + i * c.base_stride + j : 0, c.base_stride};
       prefetch_next(to.data, to.stride, i, j, m, n, step);
       const int whole = width % 16 == 0 && (!amx || height % 16 == 0);
-      const Target out = whole ? to : (Target){edge, COLUMNS, 0, 0};
+      const Target out = whole ? to : over_edge(height, width, edge, to);
       if (amx) amx_any(down, across, depth, rows, stride, panel, out);
       else vector_blocks[height - 1][across - 1](depth, rows, stride, panel, out);
-      if (whole) continue;
-      for (int64_t r = 0; r < height; r++)
-        for (int64_t x = 0; x < width; x++)
-          to.data[r * to.stride + x] = edge[r * COLUMNS + x] + (to.base ? to.base[r * to.base_stride + x] : 0);
+      if (!whole) from_edge(height, width, edge, to);
     }
 }
 
-// Depth of a pass over k: packed B is [pass][panel][depth / 2][COLUMNS][2].
+// Depth of a pass over k: packed B is [pass][panel][depth / 2][16][2].
 static int64_t k_block_of(int64_t k) {
   const int64_t passes = k <= ONE_PASS ? 1 : (k + LONG_PASS - 1) / LONG_PASS;
   return min64(k, round_up((k + passes - 1) / passes, DEPTH));
@@ -258,7 +327,10 @@ TARGET_BF16 static inline __attribute__((always_inline)) void multiply(const int
         float *to = c.data + m0 * c.stride + n0;
         Target target = {to, c.stride, c.base ? c.base + m0 * c.base_stride + n0 : 0, c.base_stride};
         if (k0) target = (Target){to, c.stride, to, c.stride}; // a later pass adds to the earlier ones
-        blocks_of(amx, height, width, depth, in_place ? rows : pa, in_place ? a.row_stride : packed_stride, panels, target,
+        if (amx && m > AMX_ROWS && m <= FEW_ROWS && depth > 0)
+          few_rows(height, width, depth, in_place ? rows : pa, in_place ? a.row_stride : packed_stride, panels, target,
+                   edge_tile(scratch));
+        else blocks_of(amx, height, width, depth, in_place ? rows : pa, in_place ? a.row_stride : packed_stride, panels, target,
                   edge_tile(scratch));
       }
     }

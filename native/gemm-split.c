@@ -33,6 +33,7 @@ enum {
   STEP_SIZE = PARTS * 2 * TILE, // BF16 of one step of a block of A or B: for each part two tiles
   CHUNK = 9,       // steps that are summed before the next panel of B: so much of A stays in the first-level cache
   AHEAD = 1,       // steps of B that are asked for early
+  FEW_ROWS = 64,   // so many need each panel of B but once or twice
   DEEPEST = 768,   // k that is packed at once
   ROW_BLOCK = 96,  // rows of A packed at a time
   B_SIZE = 3 << 18, // BF16 of packed B: most of a second-level cache
@@ -128,15 +129,20 @@ TARGET_WIDE static void pack_b(int64_t n, int64_t k, Matrix b, int64_t n0, int64
   pack(0, n, k, b, n0, k0, out, finite);
 }
 
-// Asks for a tile.
-INLINE void ahead(const bf16 *tile) {
+// Asks for a tile, from the second-level cache or, `far`, into it.
+INLINE void ahead(const int far, const bf16 *tile) {
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) __builtin_prefetch(tile + i * 32);
+  for (int i = 0; i < 16; i++) {
+    if (far) __builtin_prefetch(tile + i * 32, 0, 2);
+    else __builtin_prefetch(tile + i * 32);
+  }
 }
 
-// One block of C over some steps. Tiles 0..3 are C, 4 and 5 a part of A, 6 and 7 one of B.
+// One block of C over some steps. Tiles 0..3 are C, 4 and 5 a part of A, 6 and 7 one of B. `later`: what of B to ask for in place of
+// the next step, `tiles` of it with each step.
 TARGET_AMX static inline __attribute__((always_inline)) void block(const int down, const int across, int64_t steps,
-                                                                   const bf16 *a, const bf16 *b, Target c) {
+                                                                   const bf16 *a, const bf16 *b, const bf16 *later, int tiles,
+                                                                   Target c) {
   const int64_t c_bytes = c.stride * 4, base_bytes = c.base_stride * 4;
   if (c.base) {
     const float *base1 = c.base + 16 * c.base_stride;
@@ -157,7 +163,8 @@ TARGET_AMX static inline __attribute__((always_inline)) void block(const int dow
   _tile_loadd(6, b + (part) * 2 * TILE, 64);                                                                           \
   if (across > 1) _tile_loadd(7, b + ((part) * 2 + 1) * TILE, 64);
 #define MULTIPLY(part)                                                                                                 \
-  ahead(b + AHEAD * STEP_SIZE + (part) * TILE);                                                                        \
+  if (!later) ahead(0, b + AHEAD * STEP_SIZE + (part) * TILE);                                                         \
+  else if ((part) < tiles) ahead(1, later + (part) * TILE);                                                            \
   _tile_dpbf16ps(0, 4, 6);                                                                                             \
   if (across > 1) _tile_dpbf16ps(1, 4, 7);                                                                             \
   if (down > 1) _tile_dpbf16ps(2, 5, 6);                                                                               \
@@ -177,6 +184,7 @@ TARGET_AMX static inline __attribute__((always_inline)) void block(const int dow
     LOAD_A(2)
     LOAD_B(0)
     MULTIPLY(5)
+    if (later) later += tiles * TILE;
   }
 #undef LOAD_A
 #undef LOAD_B
@@ -186,11 +194,12 @@ TARGET_AMX static inline __attribute__((always_inline)) void block(const int dow
   if (down > 1) _tile_stored(2, c.data + 16 * c.stride, c_bytes);
   if (down > 1 && across > 1) _tile_stored(3, c.data + 16 * c.stride + 16, c_bytes);
 }
-TARGET_AMX static void any_block(int down, int across, int64_t steps, const bf16 *a, const bf16 *b, Target c) {
-  if (down > 1 && across > 1) block(2, 2, steps, a, b, c);
-  else if (down > 1) block(2, 1, steps, a, b, c);
-  else if (across > 1) block(1, 2, steps, a, b, c);
-  else block(1, 1, steps, a, b, c);
+TARGET_AMX static void any_block(int down, int across, int64_t steps, const bf16 *a, const bf16 *b, const bf16 *later, int tiles,
+                                 Target c) {
+  if (down > 1 && across > 1) block(2, 2, steps, a, b, later, tiles, c);
+  else if (down > 1) block(2, 1, steps, a, b, later, tiles, c);
+  else if (across > 1) block(1, 2, steps, a, b, later, tiles, c);
+  else block(1, 1, steps, a, b, later, tiles, c);
 }
 
 // Depth of a pass over k. Packed B is [pass][block of 32 columns][step][part][half][tile], then for each pass and block whether it
@@ -265,29 +274,33 @@ TARGET_AMX void gemm_amx_split(int64_t m, int64_t n, int64_t k, Matrix a, Matrix
       for (int64_t m0 = 0; m0 < m; m0 += ROW_BLOCK) {
         const int64_t height = min64(ROW_BLOCK, m - m0);
         if (n0 == 0 || m > ROW_BLOCK) pack_a(height, depth, a, m0, k0, pa, finite_a); // else it is still there
-        for (int64_t i = 0; i < height; i += BLOCK)
-          for (int64_t s = 0; s == 0 || s < steps; s += CHUNK)
-            for (int64_t j = 0; j < width; j += BLOCK) {
-              const int64_t down = min64(BLOCK, height - i), across = min64(BLOCK, width - j);
-              float *to = c.data + (m0 + i) * c.stride + n0 + j;
-              Target target = {to, c.stride, c.base ? c.base + (m0 + i) * c.base_stride + n0 + j : 0, c.base_stride};
-              if (k0 + s > 0) target = (Target){to, c.stride, to, c.stride}; // adds to the steps before
-              if (!finite_a[i / BLOCK] || !finite_b[j / BLOCK]) {
-                const bf16 *packed = blocks + j / BLOCK * steps * STEP_SIZE;
-                if (s == 0) plain_block(down, across, depth, a, b, packed, m0 + i, n0 + j, k0, target);
-                continue;
-              }
-              prefetch_next(target.data, target.stride, i, j, height, width, BLOCK);
-              const int whole = down % 16 == 0 && across % 16 == 0;
-              const Target out = whole ? target : (Target){edge, BLOCK, 0, 0};
-              any_block(down > 16 ? 2 : 1, across > 16 ? 2 : 1, min64(CHUNK, steps - s),
-                        pa + (i / BLOCK * steps + s) * STEP_SIZE, blocks + (j / BLOCK * steps + s) * STEP_SIZE, out);
-              if (whole) continue;
-              for (int64_t r = 0; r < down; r++)
-                for (int64_t x = 0; x < across; x++)
-                  target.data[r * target.stride + x] =
-                      edge[r * BLOCK + x] + (target.base ? target.base[r * target.base_stride + x] : 0);
-            }
+        // Blocks of A stay in the first-level cache, and panels of B stream from the second; of few rows, whose B comes from memory,
+        // it is read once, and the next panel is asked for meanwhile.
+        const int few = m <= FEW_ROWS;
+        const int64_t rows = (height + BLOCK - 1) / BLOCK, columns = (width + BLOCK - 1) / BLOCK, chunks = max64((steps + CHUNK - 1) / CHUNK, 1);
+        for (int64_t u = 0; u < rows * columns * chunks; u++) {
+          const int64_t i = (few ? u % rows : u / (columns * chunks)) * BLOCK, p = few ? u / rows % columns : u % columns, j = p * BLOCK;
+          const int64_t s = (few ? u / (rows * columns) : u / columns % chunks) * CHUNK;
+          const int64_t down = min64(BLOCK, height - i), across = min64(BLOCK, width - j), now = min64(CHUNK, steps - s);
+          float *to = c.data + (m0 + i) * c.stride + n0 + j;
+          Target target = {to, c.stride, c.base ? c.base + (m0 + i) * c.base_stride + n0 + j : 0, c.base_stride};
+          if (k0 + s > 0) target = (Target){to, c.stride, to, c.stride}; // adds to the steps before
+          const bf16 *panel = blocks + (p * steps + s) * STEP_SIZE, *later = NULL;
+          if (!finite_a[i / BLOCK] || !finite_b[p]) {
+            if (s == 0) plain_block(down, across, depth, a, b, panel, m0 + i, n0 + j, k0, target);
+            continue;
+          }
+          const int tiles = (int)(STEP_SIZE / TILE / rows);
+          if (few && p + 1 < columns) later = panel + steps * STEP_SIZE + i / BLOCK * now * tiles * TILE;
+          prefetch_next(target.data, target.stride, i, j, height, width, BLOCK);
+          const int whole = down % 16 == 0 && across % 16 == 0;
+          const Target out = whole ? target : (Target){edge, BLOCK, 0, 0};
+          any_block(down > 16 ? 2 : 1, across > 16 ? 2 : 1, now, pa + (i / BLOCK * steps + s) * STEP_SIZE, panel, later, tiles, out);
+          if (whole) continue;
+          for (int64_t r = 0; r < down; r++)
+            for (int64_t x = 0; x < across; x++)
+              target.data[r * target.stride + x] = edge[r * BLOCK + x] + (target.base ? target.base[r * target.base_stride + x] : 0);
+        }
       }
     }
     k0 += k_block;

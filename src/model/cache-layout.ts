@@ -25,6 +25,8 @@ export interface CacheUse {
 /** One of the two. */
 export interface CacheLayout {
   readonly dtype: "f32" | "bf16";
+  /** Whether a cache begins as zeros: what no token has written is masked, but where it is multiplied, NaN times 0 would be NaN. */
+  readonly cleared: boolean;
   /** How many slots a graph covers that must reach `furthest` tokens. */
   covered(furthest: number, slots: number): number;
   /** Whole prompts of `length` tokens, from slot 0 on. */
@@ -59,6 +61,7 @@ function grouped(g: Graph, cache: CacheTensors, length: number, at: Tensor): Cac
 export function groupedLayout(dtype: "f32" | "bf16"): CacheLayout {
   return {
     dtype,
+    cleared: false,
     covered: (_, slots) => slots,
     prompts(g, cache, length) {
       const at = g.input("slots", [cache.rows], "i32");
@@ -71,18 +74,17 @@ export function groupedLayout(dtype: "f32" | "bf16"): CacheLayout {
       const { config, rows } = cache;
       const windows = new Set(config.windows.filter((window) => window !== null));
       const firsts = new Map([...windows].map((w) => [w, g.input(`first${w}`, [rows], "i32")]));
-      const store = grouped(g, cache, 1, positions);
       return {
-        store,
+        store: grouped(g, cache, 1, positions),
         takesParts: true,
-        attend(k, q, key, value) {
-          store(k, key, value);
+        attend(k, q, key, value, table) {
           const { attentionScale: scale, attentionSoftcap: softcap } = config;
           const first = firsts.get(config.windows[k] ?? 0) ?? null;
           return ops.cacheAttention(g, q, cache.keys(k), cache.values(k), positions, {
             scale,
             softcap,
             first,
+            token: { key, value, table: table ?? null },
           });
         },
         inputs: (at) => Object.fromEntries([...windows].map((w) => [`first${w}`, firstSeen(at, w)])),
@@ -108,6 +110,7 @@ function view(g: Graph, { config, rows, slots }: CacheTensors, tensor: Tensor, u
 /** For every device. */
 export const plainLayout: CacheLayout = {
   dtype: "f32",
+  cleared: true,
   covered: (furthest, slots) => Math.min(Math.ceil(furthest / SLOT_STEP) * SLOT_STEP, slots),
   prompts(g, cache, length) {
     const { kvHeads, headDim } = cache.config;

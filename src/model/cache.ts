@@ -14,7 +14,7 @@ export class KvCache implements CacheTensors, Disposable {
   readonly rows: number;
   readonly slots: number;
   readonly layout: CacheLayout;
-  readonly #blocks: readonly Arena[];
+  readonly #arenas: readonly Arena[];
   readonly #model: Decoder;
 
   private constructor(
@@ -22,18 +22,18 @@ export class KvCache implements CacheTensors, Disposable {
     rows: number,
     slots: number,
     layout: CacheLayout,
-    blocks: readonly Arena[],
+    arenas: readonly Arena[],
   ) {
     this.#model = model;
     this.config = model.config;
     this.rows = rows;
     this.slots = slots;
     this.layout = layout;
-    this.#blocks = blocks;
+    this.#arenas = arenas;
   }
 
   /**
-   * An empty cache, all zeros: what no token has written is masked, but NaN times 0 would still be NaN.
+   * An empty cache.
    *
    * @param slots at least so many tokens per row
    * @param compute the type of the products around it; bf16 keeps bf16 where nlakit's own kernels read it
@@ -46,27 +46,35 @@ export class KvCache implements CacheTensors, Disposable {
 
   static async #allocate(model: Decoder, rows: number, slots: number, layout: CacheLayout): Promise<KvCache> {
     const { layers, kvHeads, headDim } = model.config;
-    const spec = { shape: [rows, kvHeads, slots, headDim], dtype: layout.dtype };
-    const blocks: Arena[] = [];
+    const { dtype } = layout;
+    const spec = { shape: [rows, kvHeads, slots, headDim], dtype };
+    const of = (k: number) => [`keys ${k}`, `values ${k}`].map((name) => [name, spec] as const);
+    const all = Array.from({ length: layers }, (_, k) => of(k));
+    const arenas: Arena[] = [];
     try {
-      for (let k = 0; k < layers; k++) {
-        // Block by block, because filling a large cache with zeros holds the event loop.
-        if (k > 0) await setImmediate();
-        blocks.push(new Arena(model.device, `key-value cache of block ${k}`, { keys: spec, values: spec }));
+      // In one piece, which has most large pages. But zeros are filled in block by block, because that holds the event loop.
+      for (const specs of layout.cleared ? all : [all.flat()]) {
+        if (arenas.length > 0) await setImmediate();
+        const { cleared } = layout;
+        arenas.push(new Arena(model.device, "key-value cache", Object.fromEntries(specs), { cleared }));
       }
     } catch (thrown) {
-      for (const block of blocks) block[Symbol.dispose]();
+      for (const arena of arenas) arena[Symbol.dispose]();
       throw thrown;
     }
-    return new KvCache(model, rows, slots, layout, blocks);
+    return new KvCache(model, rows, slots, layout, arenas);
   }
 
   keys(k: number): Tensor {
-    return (this.#blocks[k] as Arena).get("keys");
+    return this.#get(k, `keys ${k}`);
   }
 
   values(k: number): Tensor {
-    return (this.#blocks[k] as Arena).get("values");
+    return this.#get(k, `values ${k}`);
+  }
+
+  #get(k: number, name: string): Tensor {
+    return (this.#arenas[this.#arenas.length > 1 ? k : 0] as Arena).get(name);
   }
 
   /**
@@ -103,7 +111,7 @@ export class KvCache implements CacheTensors, Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const block of this.#blocks) block[Symbol.dispose]();
+    for (const arena of this.#arenas) arena[Symbol.dispose]();
   }
 }
 

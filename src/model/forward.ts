@@ -30,11 +30,11 @@ const {
   rmsNorm,
   rope,
   scale,
+  splitHeads,
   sqrt,
   square,
   sumLast,
   swiglu,
-  turnedHeads,
 } = ops;
 
 /** What the forward pass reads: tensors by Hugging Face name, and the rope divisors of each block. */
@@ -79,8 +79,8 @@ export interface InjectedRows {
   readonly after: number | null;
 }
 
-/** How one block attends: over the batch itself, or over a cache. */
-export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor) => Tensor;
+/** How one block attends: over the batch itself, or over a cache. With a table, q and key are still to be turned by it. */
+export type Attend = (k: number, q: Tensor, key: Tensor, value: Tensor, table?: Tensor) => Tensor;
 
 /** Options of {@link forward}. */
 export interface ForwardOptions {
@@ -89,8 +89,13 @@ export interface ForwardOptions {
   readonly inject?: InjectedRows;
   /** Defaults to causal attention within the batch. */
   readonly attend?: Attend;
-  /** Whether `attend` takes what {@link ops.turnedHeads} gives, too: for one token per row. Defaults to false. */
+  /** Whether `attend` takes what {@link ops.splitHeads} gives, too: for one token per row. Defaults to false. */
   readonly takesParts?: boolean;
+  /**
+   * Given the keys and values of a block, [rows, length, kvHeads, headDim], where queries, keys and values come from one product: then
+   * the batch attends within itself, and `attend`, which does both, is not called. Defaults to none.
+   */
+  readonly keep?: (k: number, key: Tensor, value: Tensor) => void;
 }
 
 /** The residual stream: what enters block 0, and what each block leaves. All [rows · length, dim]. */
@@ -269,23 +274,24 @@ function mergedHeads(
   g: Graph,
   weights: Weights,
   batch: BatchInputs,
-  { attend, takesParts = false }: ForwardOptions,
+  { attend, takesParts = false, keep }: ForwardOptions,
 ): MergedHeads | null {
   const { config } = weights;
   const { rows, length, positions } = batch;
-  if ((attend && !takesParts) || !mergesHeads(config) || !g.native) return null;
+  if ((attend && !takesParts && !keep) || !mergesHeads(config) || !g.native) return null;
   return (k, h) => {
     const names = headMatrices(k);
     const matrix = weights.merged(names);
-    // What is packed is multiplied with any number of rows.
-    if (!matrix || !(matrix instanceof PackedMatrix || canMerge(g, rows * length, length))) return null;
+    // What is packed is multiplied with any number of rows, and steps over a cache are not attention within the batch.
+    const ready = matrix instanceof PackedMatrix && takesParts;
+    if (!matrix || !(ready || canMerge(g, rows * length, length))) return null;
     const parts = names.map((name) => weights.get(name));
     const qkv = mergedLinear(g, h, matrix, parts);
     const { heads, kvHeads, headDim } = config;
     const options = { heads, kvHeads, headDim, positions, rope: ropeOptions(weights, k) };
-    if (attend) {
-      const { q, key, value } = turnedHeads(g, qkv, options);
-      return attend(k, q, key, value);
+    if (attend && takesParts) {
+      const { q, key, value, table } = splitHeads(g, qkv, options);
+      return attend(k, q, key, value, table);
     }
     return mergedAttention(g, qkv, {
       ...options,
@@ -293,6 +299,7 @@ function mergedHeads(
       mask: batch.mask(config.windows[k] ?? null),
       scale: config.attentionScale,
       softcap: config.attentionSoftcap,
+      ...(keep ? { keep: (key: Tensor, value: Tensor) => keep(k, key, value) } : {}),
     });
   };
 }

@@ -59,6 +59,7 @@ export async function readPrompts(
       use.store(k, key, value);
       return within(k, q, key, value);
     },
+    keep: (k, key, value) => use.store(k, key, value),
   });
   const last = ops.gatherRows(g, blocks.at(-1) as Tensor, g.input("last", [batch.rows], "i32"));
   const next = nextTokens(g, model, last, temperature);

@@ -23,7 +23,7 @@ export interface TensorSpec {
 
 /**
  * Named tensors in one block of memory: `using weights = new Arena(device, "weights", { w: { shape: [8, 4] } })`.
- * Their first content is zero.
+ * Their first content is zero, unless nobody reads what nobody has written.
  */
 export class Arena implements Owner, Disposable {
   readonly device: Device;
@@ -34,8 +34,16 @@ export class Arena implements Owner, Disposable {
   readonly #spans = new Map<string, Tensor | null>();
   readonly #files = new Set<FileMapping>();
 
-  /** @throws NlaError `tensor.shape`, `engine.memory` */
-  constructor(device: Device, label: string, specs: Readonly<Record<string, TensorSpec>>) {
+  /**
+   * @param cleared whether tensors begin as zeros; filling large ones holds the event loop. Defaults to true
+   * @throws NlaError `tensor.shape`, `engine.memory`
+   */
+  constructor(
+    device: Device,
+    label: string,
+    specs: Readonly<Record<string, TensorSpec>>,
+    { cleared = true }: { readonly cleared?: boolean } = {},
+  ) {
     this.device = device;
     this.label = `arena ${label}`;
     const entries = Object.entries(specs);
@@ -52,8 +60,9 @@ export class Arena implements Owner, Disposable {
     entries.forEach(([name, { shape, dtype = "f32", parameter = false, mapped }], i) => {
       const handle = this.#memory.tensors[i];
       if (handle === undefined) return;
-      if (!mapped) this.#memory.zero(handle);
-      else {
+      if (!mapped) {
+        if (cleared) this.#memory.zero(handle);
+      } else {
         this.#mapped.add(handle);
         this.#files.add(mapped.file);
       }

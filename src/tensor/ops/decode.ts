@@ -2,6 +2,7 @@
 // query per sequence over it, and the choice of a token. Where there are no kernels, `model/` composes all three of ggml's ops.
 import type { Graph } from "../graph.js";
 import { formatShape, shapeError } from "../shape.js";
+import type { Shape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
 import { asDtype } from "./layout.js";
@@ -9,9 +10,18 @@ import { asDtype } from "./layout.js";
 /** Slots of a cache are a multiple of this: keys lie in groups of so many. */
 export const SLOT_GROUP = 16;
 
-// What a row of scores, or of weights, may have: the kernels' scratch.
+// What a row of scores, or of weights, may have, and a head: the kernels' scratch.
 const LONGEST = 1_000_000;
+const WIDEST = 4096;
 const KEYS = 1; // the kernel's flag
+
+/** A token's key and value, f32 [sequences, kvHeads, d] or [sequences, 1, kvHeads, d]. */
+export interface CachedToken {
+  readonly key: Tensor;
+  readonly value: Tensor;
+  /** Cosines and sines [sequences, d], by which q and key are turned first; null: they are turned already. Defaults to null. */
+  readonly table?: Tensor | null;
+}
 
 /** Options of {@link cacheAttention}. */
 export interface CacheAttentionOptions {
@@ -20,6 +30,8 @@ export interface CacheAttentionOptions {
   readonly softcap?: number | null;
   /** i32 input [sequences]: the first slot that each query sees. Defaults to 0 for all. */
   readonly first?: Tensor | null;
+  /** Of the token at hand, stored at its position before the query looks. Defaults to none: it is in the cache. */
+  readonly token?: CachedToken | null;
 }
 
 /**
@@ -55,6 +67,10 @@ export function storeTokens(g: Graph, cache: Tensor, x: Tensor, at: Tensor, what
   g.expand(g.emitKernelInPlace("store", cache, [x, at], what === "keys" ? KEYS : 0));
 }
 
+function perSequence({ shape }: Tensor): Shape {
+  return shape.length === 4 && shape[1] === 1 ? [shape[0] as number, ...shape.slice(2)] : shape;
+}
+
 /**
  * One query per sequence over a cache that {@link storeTokens} wrote. q [sequences, heads, d] or [sequences, 1, heads, d]; keys and values [sequences, kvHeads,
  * slots, d]; positions an i32 input [sequences]: the last slot that each query sees -> [sequences, heads · d].
@@ -67,42 +83,44 @@ export function cacheAttention(
   keys: Tensor,
   values: Tensor,
   positions: Tensor,
-  { scale, softcap = null, first = null }: CacheAttentionOptions,
+  { scale, softcap = null, first = null, token = null }: CacheAttentionOptions,
 ): Tensor {
-  const [sequences, heads, d] = q.shape.filter((_, i) => q.shape.length === 3 || i !== 1) as [
-    number,
-    number,
-    number,
-  ];
+  const [sequences, heads, d] = perSequence(q) as [number, number, number];
   const [rows, kvHeads, slots, width] = keys.shape as [number, number, number, number];
   const fits =
-    (q.shape.length === 3 || (q.shape.length === 4 && q.shape[1] === 1)) &&
+    perSequence(q).length === 3 &&
     keys.shape.length === 4 &&
     rows === sequences &&
     width === d &&
     heads % kvHeads === 0 &&
     slots % SLOT_GROUP === 0 &&
     slots <= LONGEST &&
+    d <= WIDEST &&
     formatShape(values.shape) === formatShape(keys.shape) &&
     positions.size === sequences &&
-    (first === null || first.size === sequences);
+    (first === null || first.size === sequences) &&
+    [token?.key, token?.value].every(
+      (x) => !x || formatShape(perSequence(x)) === formatShape([rows, kvHeads, d]),
+    ) &&
+    (!token?.table || (d % 2 === 0 && formatShape(token.table.shape) === formatShape([rows, d])));
   if (!fits) {
     throw shapeError(
       "cacheAttention",
       [q.shape, keys.shape, values.shape, positions.shape],
-      `q [n, heads, d], keys and values [n, kv, slots, d] with heads a multiple of kv and slots one of ${SLOT_GROUP}, positions [n]`,
+      `q [n, heads, d], keys and values [n, kv, slots, d] with heads a multiple of kv and slots one of ${SLOT_GROUP}, positions [n]; of a token key and value [n, kv, d], a table [n, d] of an even d`,
     );
   }
-  requireDtype("cacheAttention", "f32", q);
+  const parts = token ? [token.key, token.value, ...(token.table ? [token.table] : [])] : [];
+  requireDtype("cacheAttention", "f32", q, ...parts);
   requireDtype("cacheAttention", keys.dtype === "bf16" ? "bf16" : "f32", keys, values);
   requireNumber("cacheAttention", "scale", scale);
   if (softcap !== null) requireNumber("cacheAttention", "softcap", softcap, "a positive number", softcap > 0);
   for (const indices of first ? [positions, first] : [positions])
     g.boundIndices("cacheAttention", indices, slots);
-  g.refuseGradient("cacheAttention", q);
+  g.refuseGradient("cacheAttention", q, ...parts);
   const [capBits] = new Uint32Array(Float32Array.of(softcap ?? 0).buffer) as unknown as [number];
   const mixed = (dtype: "f32" | "bf16") =>
-    g.emitKernel("cache_attention", [sequences, heads * d], [q, keys, values, positions, first], {
+    g.emitKernel("cache_attention", [sequences, heads * d], [q, keys, values, positions, first, ...parts], {
       flags: capBits,
       value: scale,
       dtype,

@@ -29,7 +29,7 @@ export { concatRows, gatherRows, permute, replaceRows, reshape, transpose } from
 export { linear, matmul } from "./matmul.js";
 export { feedForward, hasFeedForward } from "./feed-forward.js";
 export type { FeedForwardMatrices, FeedForwardOptions } from "./feed-forward.js";
-export { canMerge, mergedAttention, mergedLinear, turnedHeads } from "./merged-attention.js";
+export { canMerge, mergedAttention, mergedLinear, splitHeads } from "./merged-attention.js";
 export type { MergedAttentionOptions } from "./merged-attention.js";
 export { normalizeRows, rmsNorm } from "./norm.js";
 export { mean, sum, sumLast } from "./reduce.js";

@@ -21,6 +21,8 @@ export interface MergedAttentionOptions extends AttentionOptions {
   /** i32 input [n]. */
   readonly positions: Tensor;
   readonly rope: RopeOptions;
+  /** Given the turned keys and the values, views [batch, t, kvHeads, headDim] that {@link storeTokens} reads as they lie. Defaults to none. */
+  readonly keep?: (key: Tensor, value: Tensor) => void;
 }
 
 /** Whether {@link mergedLinear} of a matrix that is not packed, and {@link mergedAttention}, are there for n tokens, `length` of them in a row. */
@@ -70,19 +72,18 @@ const SUMMED = 2 ** 17;
 
 type Parts = Pick<MergedAttentionOptions, "batch" | "heads" | "kvHeads" | "headDim" | "positions" | "rope">;
 
-/** Heads of qkv [n, all, headDim], checked, and the table that the first of them are turned by. */
-function tableFor(g: Graph, qkv: Tensor, options: Parts, t: number) {
-  const { batch, heads, kvHeads, headDim, positions, rope } = options;
-  const all = heads + 2 * kvHeads;
-  const split = g.emit("reshape_4d", [batch * t, all, headDim], "f32", qkv, headDim, all, batch * t, 1);
+/** The cosines and sines of qkv's positions. @throws as `rope` does */
+function tableOf(g: Graph, qkv: Tensor, { heads, kvHeads, headDim, positions, rope }: Parts) {
+  const [n, all] = [qkv.shape[0] as number, heads + 2 * kvHeads];
+  const split = g.emit("reshape_4d", [n, all, headDim], "f32", qkv, headDim, all, n, 1);
   checkRope(g, split, positions, rope);
   return { split, table: ropeTable(g, positions, headDim, rope) };
 }
 
-/** Views of `count` heads from the `first` on: [batch, t, count, headDim] of [batch · t, all, headDim]. */
-function partsOf(g: Graph, split: Tensor, batch: number, t: number, headDim: number) {
+/** Views of heads [batch, t, count, headDim] from the `first` on. */
+function partsOf(g: Graph, split: Tensor, { batch, heads, kvHeads, headDim }: Parts, t: number) {
   const head = headDim * 4;
-  const row = (split.shape[1] as number) * head;
+  const row = (heads + 2 * kvHeads) * head;
   return (first: number, count: number) => {
     const strides = [head, row, row * t, first * head];
     return g.emit("view_4d", [batch, t, count, headDim], "f32", split, headDim, count, t, batch, ...strides);
@@ -90,33 +91,34 @@ function partsOf(g: Graph, split: Tensor, batch: number, t: number, headDim: num
 }
 
 /**
- * For generation, one token of each of n sequences: qkv [n, (heads + 2 · kvHeads) · headDim] turned in itself, as views q
- * [n, 1, heads, headDim], key and value [n, 1, kvHeads, headDim] of it, which only {@link storeTokens} and {@link cacheAttention}
- * read as they lie. No gradient.
+ * For generation, one token of each of n sequences: views q [n, 1, heads, headDim], key and value [n, 1, kvHeads, headDim] of
+ * qkv [n, (heads + 2 · kvHeads) · headDim], not turned, and the table by which {@link cacheAttention} turns them; nothing else reads
+ * such views as they lie. No gradient.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`, `tensor.gradient`
  */
-export function turnedHeads(
+export function splitHeads(
   g: Graph,
   qkv: Tensor,
   options: Omit<Parts, "batch">,
-): { readonly q: Tensor; readonly key: Tensor; readonly value: Tensor } {
+): { readonly q: Tensor; readonly key: Tensor; readonly value: Tensor; readonly table: Tensor } {
   const { heads, kvHeads, headDim } = options;
   if (qkv.shape.length !== 2 || qkv.shape[1] !== (heads + 2 * kvHeads) * headDim) {
-    throw shapeError("turnedHeads", [qkv.shape], `[n, (${heads} + 2 · ${kvHeads}) · ${headDim}]`);
+    throw shapeError("splitHeads", [qkv.shape], `[n, (${heads} + 2 · ${kvHeads}) · ${headDim}]`);
   }
-  requireDtype("turnedHeads", "f32", qkv);
-  g.refuseGradient("turnedHeads", qkv);
-  const batch = qkv.shape[0] as number;
-  const { split, table } = tableFor(g, qkv, { ...options, batch }, 1);
-  const part = partsOf(g, turnInPlace(g, split, table, heads + kvHeads), batch, 1, headDim);
-  return { q: part(0, heads), key: part(heads, kvHeads), value: part(heads + kvHeads, kvHeads) };
+  requireDtype("splitHeads", "f32", qkv);
+  g.refuseGradient("splitHeads", qkv);
+  const parts = { ...options, batch: qkv.shape[0] as number };
+  const { split, table } = tableOf(g, qkv, parts);
+  const part = partsOf(g, split, parts, 1);
+  return { q: part(0, heads), key: part(heads, kvHeads), value: part(heads + kvHeads, kvHeads), table };
 }
 
 /**
  * Causal attention with rotary embedding, as {@link attention} and {@link rope} compute it, over queries, keys and values side by
  * side: qkv [batch · t, (heads + 2 · kvHeads) · headDim] -> [batch · t, heads · headDim]. Queries and keys are turned as the kernel reads
- * them, their gradients turned back as it writes those. Only where {@link canMerge}.
+ * them, their gradients turned back as it writes those; with `keep` in qkv itself, which nothing else may then read, and without
+ * gradients. Only where {@link canMerge}.
  *
  * @throws NlaError `tensor.shape`, `tensor.dtype`, `tensor.argument`, `tensor.index`
  */
@@ -136,11 +138,23 @@ export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionO
   requireDtype("mergedAttention", options.mask.dtype === "f16" ? "f16" : "f32", options.mask);
   requireCap("mergedAttention", options);
   const settings = kernelSettings(g, options, [batch, heads, t, t]);
-  const { split, table } = tableFor(g, qkv, options, t);
-  const part = partsOf(g, split, batch, t, headDim);
-  const operands = [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads), options.mask];
+  // What is kept is turned first, where it lies; else the kernel turns queries and keys as it reads them.
+  const { split, table } = tableOf(g, qkv, options);
+  const { keep } = options;
+  const part = partsOf(g, keep ? turnInPlace(g, split, table, heads + kvHeads) : split, options, t);
+  const [key, value] = [part(heads, kvHeads), part(heads + kvHeads, kvHeads)];
+  if (keep) {
+    g.refuseGradient("mergedAttention that keeps keys", qkv);
+    keep(key, value);
+  }
+  const operands = [part(0, heads), key, value, options.mask];
   const size = n * heads * headDim;
-  const mixed = g.emitKernel("attention", [size + n * heads], [...operands, table], settings);
+  const mixed = g.emitKernel(
+    "attention",
+    [size + n * heads],
+    keep ? operands : [...operands, table],
+    settings,
+  );
   return g.record(partOf(g, mixed, 0, [n, heads * headDim]), [
     qkv,
     (dy) => {
