@@ -173,13 +173,13 @@ INLINE int64_t next_unit(const Tensor *dst, int ith, int nth, int64_t units, int
       for (int64_t group = once = next_unit(dst, ith, nth, groups, &share), unit = group * grouped;                    \
            group >= 0 && unit < min64((group + 1) * grouped, units); unit++)
 
-enum { RANGE = 4096, FEW_ROWS = 16 }; // elements and rows in a unit of work
+enum { RANGE = 4096, ROWS_EACH = 16 }; // elements and rows in a unit of work
 enum { UNITS_EACH = 64 };             // units in a thread's share of them at most
 // Units of work on n of something, `few` in each, but no more units than a share has.
 #define UNITS_OF(n, few) min64(((n) + (few) - 1) / (few), UNITS_EACH *nth)
 #define ROWS_OF_THREAD(n)                                                                                              \
-  for EVERY_UNIT(unit, UNITS_OF(n, FEW_ROWS))                                                                          \
-    for (int64_t i = part(n, 1, unit, UNITS_OF(n, FEW_ROWS)); i < part(n, 1, unit + 1, UNITS_OF(n, FEW_ROWS)); i++)
+  for EVERY_UNIT(unit, UNITS_OF(n, ROWS_EACH))                                                                          \
+    for (int64_t i = part(n, 1, unit, UNITS_OF(n, ROWS_EACH)); i < part(n, 1, unit + 1, UNITS_OF(n, ROWS_EACH)); i++)
 // Elements [from, until) of n.
 #define RANGES_OF_THREAD(n)                                                                                            \
   for EVERY_UNIT(unit, UNITS_OF(n, RANGE))                                                                             \
