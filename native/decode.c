@@ -35,21 +35,6 @@ static int64_t place(const Cache *c, int keys, int64_t slot, int64_t x) {
   if (!keys) return (slot / 2 * c->d + x) * 2 + slot % 2;
   return x + 1 == c->d && x % 2 == 0 ? x * GROUP + slot : (x / 2 * GROUP + slot) * 2 + x % 2; // one that is left over stands alone
 }
-static void put_token(const Cache *c, int keys, char *block, int64_t slot, const float *x) {
-  const int64_t paired = c->type == TYPE_F32 || !keys ? c->d : c->d / 2 * 2;
-  if (c->type == TYPE_F32) {
-    float *to = (float *)block + place(c, keys, slot, 0);
-    for (int64_t j = 0, step = keys ? GROUP : 1; j < c->d; j++) to[j * step] = x[j];
-  } else if (!keys) {
-    uint16_t *to = (uint16_t *)block + place(c, 0, slot, 0);
-    for (int64_t j = 0; j < c->d; j++) to[2 * j] = to_bf16(x[j]);
-  } else {
-    uint16_t *to = (uint16_t *)block + 2 * slot;
-    for (int64_t j = 0; j < paired; j += 2) to[j * GROUP] = to_bf16(x[j]), to[j * GROUP + 1] = to_bf16(x[j + 1]);
-    if (paired < c->d) ((uint16_t *)block)[place(c, 1, slot, paired)] = to_bf16(x[paired]);
-  }
-}
-
 // What a thread reads of a sequence: the slots [from, until) of the heads [low, high) of the cache, of which there may be none.
 typedef struct {
   int64_t sequence, from, until, low, high;
@@ -76,19 +61,8 @@ typedef struct {
 static Blocks blocks_of(const Cache *k, const Cache *v, const Share *s, int64_t low, int64_t high) {
   const int64_t group = s->from / GROUP, bytes = block_bytes(k);
   return (Blocks){block_of(k, s->sequence, group, low), block_of(v, s->sequence, group, low), high - low,
-                  (s->until + GROUP - 1) / GROUP - group, bytes, bytes * k->kv_heads};
+                  max64((s->until + GROUP - 1) / GROUP - group, 0), bytes, bytes * k->kv_heads};
 }
-// Asks for what the token of a share is written to: a line for every few elements of its keys.
-INLINE void ask_to_write(const Cache *k, const Cache *v, const Share *s) {
-  const int64_t slot = s->until - 1, size = k->type == TYPE_F32 ? 4 : 2, row = k->d * 4;
-  for (int64_t h = s->low; h < s->high; h++) {
-    const char *keys = block_of(k, s->sequence, slot / GROUP, h);
-    const char *values = block_of(v, s->sequence, slot / GROUP, h) + (size == 4 ? slot % GROUP : slot % GROUP / 2) * row;
-    for (int64_t i = 0; i < block_bytes(k); i += 64) __builtin_prefetch(keys + i, 1, 2);
-    for (int64_t i = 0; i < row; i += 64) __builtin_prefetch(values + i, 1, 2);
-  }
-}
-
 // The block that is read AHEAD blocks after one: after the keys come the values, after those the next share's keys. It is asked for,
 // into the second-level cache and line by line while this one is computed with: what the processor foresees comes too late for that.
 INLINE const char *later_block(const Blocks *now, const Blocks *next, int values, int64_t group, int64_t head) {
@@ -103,6 +77,22 @@ INLINE const char *later_block(const Blocks *now, const Blocks *next, int values
   return start + at / now->heads * now->stride + at % now->heads * now->block;
 }
 #endif
+
+// One slot of a block.
+INLINE void NAME(put_token)(const Cache *c, int keys, char *block, int64_t slot, const float *x) {
+  const int64_t paired = c->type == TYPE_F32 || !keys ? c->d : c->d / 2 * 2;
+  if (c->type == TYPE_F32) {
+    float *to = (float *)block + place(c, keys, slot, 0);
+    for (int64_t j = 0, step = keys ? GROUP : 1; j < c->d; j++) to[j * step] = x[j];
+  } else if (!keys) {
+    uint16_t *to = (uint16_t *)block + place(c, 0, slot, 0);
+    for (int64_t j = 0; j < c->d; j++) to[2 * j] = to_bf16(x[j]);
+  } else {
+    uint16_t *to = (uint16_t *)block + 2 * slot;
+    for (int64_t j = 0; j < paired; j += 2) to[j * GROUP] = to_bf16(x[j]), to[j * GROUP + 1] = to_bf16(x[j + 1]);
+    if (paired < c->d) ((uint16_t *)block)[place(c, 1, slot, paired)] = to_bf16(x[paired]);
+  }
+}
 
 // All the slots of a block at once, which is faster than one by one; `step` floats from one slot's x to the next.
 INLINE void NAME(put_group)(const Cache *c, int keys, char *block, const float *x, int64_t step) {
@@ -153,7 +143,7 @@ static void NAME(store)(Tensor *dst, int ith, int nth, void *userdata) {
       char *block = block_of(&c, sequence, slot / GROUP, head);
       const int whole = slot % GROUP == 0 && slot + GROUP <= end;
       if (whole) NAME(put_group)(&c, keys, block, from, step);
-      else put_token(&c, keys, block, slot % GROUP, from);
+      else NAME(put_token)(&c, keys, block, slot % GROUP, from);
       slot += whole ? GROUP : 1;
       from += whole ? GROUP * step : step;
     }
@@ -228,7 +218,7 @@ INLINE void NAME(mix)(const int vectors, const int type, int64_t d, int64_t from
   const char *values = block + x * 4;
 #define AT(slot, v) (values + ((slot) / 2 * d + v * WIDTH) * 4)
 #define ROW(slot, v) (*(const NAME(V) *)(values + ((slot) * d + v * WIDTH) * 4))
-  if (from % 2) {
+  if (from % 2 && from < until) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++)
       odd[v] += weights[from] * (type == TYPE_F32 ? ROW(from, v) : NAME(high)(*(const NAME(U) *)AT(from, v)));
@@ -272,12 +262,19 @@ INLINE void NAME(mix_group)(const int type, int64_t d, int64_t from, int64_t unt
     }
 }
 
+// Keys and values of a token that is not in the cache yet, for each head, as they will be there; or nothing.
+typedef struct {
+  const float *keys, *values;
+} NAME(Token);
+
 // y = softmax(queries . keys) values for the query heads [head, last), `group` of them to a head of the cache, over slots
-// [from, until). Queries hold the scale; with `cap` above 0, scores are cap tanh(score / cap). Keys, and then values, are read once,
-// in the order in which they lie; `next` is what will be read then. `scores` has room for `room` floats a head.
+// [from, until) and the token behind them. Queries hold the scale; with `cap` above 0, scores are cap tanh(score / cap). Keys, and
+// then values, are read once, in the order in which they lie; `next` is what will be read then. `scores` has room for `room` floats
+// a head.
 INLINE void NAME(attend)(const int type, int64_t d, const Blocks *now, const Blocks *next, int64_t head, int64_t last, int64_t group,
-                         int64_t from, int64_t until, float cap, const float *queries, float *scores, int64_t room, float *y) {
-  const int64_t start = from / GROUP * GROUP, n = until - from, low = head / group;
+                         int64_t from, int64_t until, NAME(Token) token, float cap, const float *queries, float *scores, int64_t room,
+                         float *y) {
+  const int64_t start = from / GROUP * GROUP, n = until - from + (token.keys != NULL), low = head / group;
   for (int64_t g = 0; g < now->groups; g++)
     for (int64_t h = head; h < last; h++) {
       const char *later = later_block(now, next, 0, g, h / group - low);
@@ -287,13 +284,14 @@ INLINE void NAME(attend)(const int type, int64_t d, const Blocks *now, const Blo
   const int64_t whole = round_up(n, GROUP); // within room; whole vectors have a fixed order of sums
   for (int64_t h = head; h < last; h++) {
     float *x = scores + (h - head) * room + from - start, *out = y + (h - head) * d;
+    if (token.keys) x[n - 1] = NAME(dot)(d, queries + (h - head) * d, token.keys + (h / group - low) * d);
     if (cap > 0)
 #pragma omp simd
       for (int64_t j = 0; j < n; j++) x[j] = cap * NAME(hyperbolic_tangent)(x[j] / cap);
     for (int64_t j = n; j < whole; j++) x[j] = -INFINITY;
     const float factor = 1.f / NAME(exponentials)(whole, NAME(maximum)(whole, x), x, x);
     for (int64_t j = 0; j < whole; j++) x[j] *= factor;
-    for (int64_t j = 0; j < d; j++) out[j] = 0;
+    for (int64_t j = 0; j < d; j++) out[j] = token.keys ? x[n - 1] * token.values[(h / group - low) * d + j] : 0;
   }
   for (int64_t g = 0; g < now->groups; g++)
     for (int64_t h = head; h < last; h++) {
@@ -310,7 +308,7 @@ INLINE const float *NAME(of_sequence)(const Tensor *t, int64_t i) {
 }
 
 // Sources: scratch, q [d, heads, sequences], cache of keys, cache of values, positions i32 [sequences], [first i32 [sequences]],
-// [key and value [d, kvHeads, sequences], which are stored first, [cosines and sines [d, sequences], by which q and key are turned
+// [key and value [d, kvHeads, sequences], which are stored too, [cosines and sines [d, sequences], by which q and key are turned
 // before]] -> [d, heads, sequences], F32 or BF16. Heads lie one after another, sequences any distance apart. A query sees the slots
 // from the first (0) up to its position, where its own key and value go. Value: scale; the flags are the bits of the cap.
 static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata) {
@@ -320,7 +318,8 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
   const Cache k = cache_of(dst->src[2]), v = cache_of(dst->src[3]);
   const float cap = float_of_bits(s.flags);
   const int64_t d = q->ne[0], heads = q->ne[1], group = heads / k.kv_heads;
-  float *turned = edge_tile(scratch_of(dst, ith)), *queries = free_scratch(scratch_of(dst, ith));
+  float *const keys = free_scratch(scratch_of(dst, ith)), *const values = keys + k.kv_heads * d, *const queries = values + k.kv_heads * d;
+  const int64_t capacity = SCRATCH_FREE / 4 - 2 * k.kv_heads * d;
   int64_t all = 0, before = 0;
   for (int64_t i = 0; i < positions->ne[0]; i++) {
     const int32_t position = ((const int32_t *)positions->data)[i];
@@ -330,21 +329,27 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
   Share share = next_share(positions, firsts, k.kv_heads, begin, end, 0, &before);
   while (share.low < share.high) {
     const int64_t i = share.sequence, at = share.until - 1, room = round_up(share.until - share.from, GROUP) + GROUP;
-    const Share later = next_share(positions, firsts, k.kv_heads, begin, end, i + 1, &before);
-    const Blocks next = blocks_of(&k, &v, &later, later.low, later.high);
+    Share later = next_share(positions, firsts, k.kv_heads, begin, end, i + 1, &before);
+    if (key) share.until--; // what the cache has; the token is written there in the end, where its lines have been read
+    Share ahead = later;
+    if (key) ahead.until--;
+    const Blocks next = blocks_of(&k, &v, &ahead, later.low, later.high);
     const float *cosines = table ? (const float *)table->data + i * d : NULL;
-    if (key) ask_to_write(&k, &v, &later);
     for (int64_t h = share.low; key && h < share.high; h++) {
-      const float *x = NAME(of_sequence)(key, i) + h * d;
-      if (table) NAME(turn)(d / 2, 1, cosines, cosines + d / 2, x, turned), x = turned;
-      put_token(&k, 1, block_of(&k, i, at / GROUP, h), at % GROUP, x);
-      x = NAME(of_sequence)(value, i) + h * d;
-      put_token(&v, 0, block_of(&v, i, at / GROUP, h), at % GROUP, x);
+      const float *x = NAME(of_sequence)(key, i) + h * d, *z = NAME(of_sequence)(value, i) + h * d;
+      float *as_kept = keys + (h - share.low) * d, *value_kept = values + (h - share.low) * d;
+      if (table) NAME(turn)(d / 2, 1, cosines, cosines + d / 2, x, as_kept);
+      else memcpy(as_kept, x, (size_t)d * 4);
+      memcpy(value_kept, z, (size_t)d * 4);
+      for (int64_t j = 0; k.type == TYPE_BF16 && j < d; j++)
+        as_kept[j] = from_bf16(to_bf16(as_kept[j])), value_kept[j] = from_bf16(to_bf16(value_kept[j]));
     }
-    const int64_t at_once = max64(1, SCRATCH_FREE / 4 / (2 * d + room)), end_head = share.high * group;
+    const int64_t at_once = max64(1, capacity / (2 * d + room)), end_head = share.high * group;
     for (int64_t head = share.low * group, last; head < end_head; head = last) {
       last = min64(head + at_once, end_head);
       const Blocks now = blocks_of(&k, &v, &share, head / group, (last - 1) / group + 1);
+      const int64_t kept = (head / group - share.low) * d;
+      const NAME(Token) token = {key ? keys + kept : NULL, key ? values + kept : NULL};
       const float *x = NAME(of_sequence)(q, i) + head * d;
       float *y = queries + at_once * d, *scores = y + at_once * d;
       for (int64_t h = 0; h < last - head; h++) {
@@ -353,12 +358,16 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
       }
       for (int64_t j = 0; j < (last - head) * d; j++) queries[j] *= s.value;
       if (k.type == TYPE_F32)
-        NAME(attend)(TYPE_F32, d, &now, &next, head, last, group, share.from, share.until, cap, queries, scores, room, y);
-      else NAME(attend)(TYPE_BF16, d, &now, &next, head, last, group, share.from, share.until, cap, queries, scores, room, y);
+        NAME(attend)(TYPE_F32, d, &now, &next, head, last, group, share.from, share.until, token, cap, queries, scores, room, y);
+      else NAME(attend)(TYPE_BF16, d, &now, &next, head, last, group, share.from, share.until, token, cap, queries, scores, room, y);
       const int64_t to = (i * heads + head) * d;
       if (dst->type == TYPE_F32) memcpy((float *)dst->data + to, y, (size_t)(last - head) * d * 4);
       else
         for (int64_t j = 0; j < (last - head) * d; j++) ((uint16_t *)dst->data)[to + j] = to_bf16(y[j]);
+    }
+    for (int64_t h = share.low; key && h < share.high; h++) {
+      NAME(put_token)(&k, 1, block_of(&k, i, at / GROUP, h), at % GROUP, keys + (h - share.low) * d);
+      NAME(put_token)(&v, 0, block_of(&v, i, at / GROUP, h), at % GROUP, values + (h - share.low) * d);
     }
     share = later;
   }

@@ -124,6 +124,16 @@ static void test_cache_attention(Cached c) {
   Tensor *sources[] = {c.token ? &query : q, k, v, positions, c.from ? firsts : NULL, &key, &value, c.token == 2 ? table : NULL};
   run("cache_attention", y, sources, c.token ? 8 : c.from ? 5 : 4, cap_bits, c.scale, c.token ? k : NULL);
   memset(y->src, 0, sizeof y->src);
+  int64_t wrong = 0; // of what was stored
+  for (int64_t s = 0; c.token && s < c.sequences; s++)
+    for (int64_t h = 0; h < c.kv_heads; h++)
+      for (int64_t j = 0; j < c.d; j++) {
+        const float *x = values(all) + (s * parts + c.heads + h) * c.d + j;
+        const int64_t position = ((int32_t *)positions->data)[s];
+        wrong += read(v, place(v, 0, s, h, position, j)) != as_held(c.type, x[c.kv_heads * c.d]);
+        if (c.token == 1) wrong += read(k, place(k, 1, s, h, position, j)) != as_held(c.type, x[0]);
+      }
+  check("cache_attention, stored", (double)wrong, 0);
   // Scores of size s carry an error of s units in the last place into the exponent. A key that is turned may be rounded to the next
   // number in BF16, in one of the places where it is compared.
   // A cap, whose slope is 1 at most, lets the error through; and the result, a mean of numbers of about 0.5, may be next to nothing.

@@ -10,9 +10,10 @@ import { asDtype } from "./layout.js";
 /** Slots of a cache are a multiple of this: keys lie in groups of so many. */
 export const SLOT_GROUP = 16;
 
-// What a row of scores, or of weights, may have, and a head: the kernels' scratch.
+// What a row of scores, or of weights, may have, a head, and all heads of a cache together: the kernels' scratch.
 const LONGEST = 1_000_000;
-const WIDEST = 4096;
+const WIDEST_HEAD = 4_096;
+const WIDEST = 16_384;
 const KEYS = 1; // the kernel's flag
 
 /** A token's key and value, f32 [sequences, kvHeads, d] or [sequences, 1, kvHeads, d]. */
@@ -30,7 +31,7 @@ export interface CacheAttentionOptions {
   readonly softcap?: number | null;
   /** i32 input [sequences]: the first slot that each query sees. Defaults to 0 for all. */
   readonly first?: Tensor | null;
-  /** Of the token at hand, stored at its position before the query looks. Defaults to none: it is in the cache. */
+  /** Of the token at hand: the query sees it, too, and it is stored at its position. Defaults to none: it is in the cache. */
   readonly token?: CachedToken | null;
 }
 
@@ -95,7 +96,8 @@ export function cacheAttention(
     heads % kvHeads === 0 &&
     slots % SLOT_GROUP === 0 &&
     slots <= LONGEST &&
-    d <= WIDEST &&
+    d <= WIDEST_HEAD &&
+    kvHeads * d <= WIDEST &&
     formatShape(values.shape) === formatShape(keys.shape) &&
     positions.size === sequences &&
     (first === null || first.size === sequences) &&
