@@ -72,8 +72,10 @@ export interface SentenceCredit {
 
 /**
  * Advantages per token: (1 - share) · A of the explanation + share · (c - mean) / (std + 1e-6), where c is the reward that is lost when the
- * sentence is left out, and mean and std are those of all sentences of the activation's group. Tokens outside sentences have their
- * explanation's advantage, and so has a failed explanation, whose sentences were never read.
+ * sentence is left out, and mean and std are those of all sentences of the activation's group. Tokens outside sentences, what ends a response
+ * above all, have c = 0: to say nothing more costs nothing and gains nothing. (With their explanation's advantage alone they would be the
+ * better choice wherever a sentence is worth less than the mean: explanations fell to two sentences.) A failed explanation, whose sentences
+ * were never read, has its own advantage everywhere.
  *
  * @param rollouts groups contiguous
  */
@@ -97,12 +99,13 @@ export async function sentenceAdvantages(
     );
     for (let i = start; i < Math.min(start + groupSize, rollouts.length); i++) {
       const whole = advantages[i] as number;
-      const own = (credits[i] as (number | null)[]).map((credit) => {
-        return credit === null ? whole : (1 - share) * whole + (share * (credit - mean)) / (std + 1e-6);
-      });
+      const advantageOf = (credit: number | null) =>
+        credit === null ? whole : (1 - share) * whole + (share * (credit - mean)) / (std + 1e-6);
+      const own = (credits[i] as (number | null)[]).map(advantageOf);
+      const outside = own.length === 0 ? whole : advantageOf(0);
       const { explanation } = rollouts[i] as Rollout;
       const sentenceOf = sentenceOfToken(explanation, parts[i] as string[], tokenizer);
-      perToken.push(sentenceOf.map((sentence) => (sentence === null ? whole : (own[sentence] ?? whole))));
+      perToken.push(sentenceOf.map((sentence) => (sentence === null ? outside : (own[sentence] ?? whole))));
     }
   }
   const all = credits.flat().filter((credit) => credit !== null);
