@@ -26,6 +26,8 @@ const line = (name: string, precision: number, recall: number, sentences: number
   },
 });
 
+const cut = (fve: number, precision: number, recall: number) => ({ fve, precision, recall, tokens: 23 });
+
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(path.join(os.tmpdir(), "nla-seeds-"))));
 afterAll(() => rm(folder, { recursive: true }));
@@ -47,7 +49,6 @@ describe("bench/seeds.mjs", () => {
   });
 
   it("says what was gained, also at as many claims", async () => {
-    const cut = (fve: number, precision: number, recall: number) => ({ fve, precision, recall, tokens: 23 });
     const gained = { fve: { fve: 0.15 }, precision: { value: 0.11 }, recall: { value: 0.04 } };
     const equal = {
       name: "greedy",

@@ -16,6 +16,7 @@ import type { ClaimScores } from "./claims.js";
 import { explainRows } from "./explained-rows.js";
 import type { EvalRow } from "./explained-rows.js";
 import { forcedClaims } from "./forced-claims.js";
+import { rowsOfOtherDocuments } from "./other-documents.js";
 import { worldClaims } from "./world-claims.js";
 
 /** One way of explaining. */
@@ -101,6 +102,13 @@ export async function takeApart(
   const warmChoice = warmTexts.map(categoriesIn);
   const trainedChoice = trainedTexts.map(categoriesIn);
   await add("RL's categories, warm start's values", await forced(warm, trainedChoice));
+  // The same choices, each made for another document's token: what is left of the gain does not depend on the token.
+  const donors = rowsOfOtherDocuments(
+    judged.map(({ docId }) => docId),
+    { seed: bootstrap.seed },
+  );
+  const elsewhere = donors.map((donor) => trainedChoice[donor] as Category[]);
+  await add("RL's categories of another document, warm start's values", await forced(warm, elsewhere));
   await add("RL's categories, RL's values, decoded the same way", await forced(trained, trainedChoice));
   await add("warm start's categories, RL's values", await forced(trained, warmChoice));
   const random = judged.map((row, i) => randomTrue(row, (trainedChoice[i] as Category[]).length));

@@ -138,6 +138,10 @@ describe.skipIf(!existsSync(path.join(bundle, "verbalizer")))("with the bundled 
     expect(of("the same").trainedFve).toBeCloseTo(of("after RL").trainedFve, 6);
     expect(of("the complete true label").scores!.overall.precision!.value).toBe(1);
     expect(of("the best fixed list, RL").scores!.sentences.value).toBe(report.fixedList.length);
+    // Another document's choice names what is not there: the activation decides what this pair says.
+    expect(of("RL's categories of another document").warmFve).toBeLessThan(
+      of("RL's categories, warm").warmFve - 0.02,
+    );
     expect(of("as many true categories").scores!.unparsed.value).toBe(0);
     expect(of("best of 2 RL").trainedFve).toBeGreaterThan(of("as many true categories").trainedFve);
   }, 120_000);
