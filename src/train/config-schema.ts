@@ -259,8 +259,8 @@ export const configSchema = z
         "Weight of the label loss beside the policy loss in the verbalizer's step, where `label_rows` is not 0.",
       ),
       sentence_credit: key(
-        fraction().default(0),
-        "Share of a token's advantage that is its own sentence's: what the reconstruction loses when the sentence is left out, against the group's other sentences. The rest is its explanation's. 0: none, and nothing is computed for it.",
+        z.number().min(0).default(0),
+        "Weight of credit by sentence: an explanation's tokens have its advantage, and those of a sentence more or less by what the reconstruction loses without it, against the other sentences. 0: none, and nothing is computed for it.",
       ),
       kl_coef: key(
         z.number().min(0).default(0.01),

@@ -118,7 +118,7 @@ export async function runGrpo(
           ? await sentenceAdvantages(judge, rollouts, verbalizer.tokenizer, {
               advantages,
               groupSize: settings.group,
-              share: settings.sentence_credit,
+              weight: settings.sentence_credit,
               settings,
               signal: outputs.signal,
             })

@@ -92,11 +92,6 @@ function vectors(): Float32Array[] {
   return [tiny.rows[0]!.vector];
 }
 
-/** The numbers of some values, the smallest first. */
-function order(values: readonly number[]): number[] {
-  return values.map((_, i) => i).sort((i, j) => values[i]! - values[j]!);
-}
-
 describe("sentenceAdvantages", () => {
   const { rl: settings } = tinyConfig({ rl: { group: 2, max_sentences: 3 } });
   it("praises the sentence that helps and blames the one that harms, within one explanation", async () => {
@@ -113,25 +108,20 @@ describe("sentenceAdvantages", () => {
     const { tokenizer } = pair.verbalizer;
     const { advantages, harmful } = await sentenceAdvantages(counting, rollouts, tokenizer, {
       ...options,
-      share: 1,
+      weight: 0.5,
     });
-    // Credits: .3, -.2, 0 and .3, .3; their mean .14, their deviation by n - 1.
-    const credits = [0.3, -0.2, 0, 0.3, 0.3];
-    const std = Math.sqrt(credits.reduce((sum, c) => sum + (c - 0.14) ** 2, 0) / 4);
-    const own = credits.map((c) => (c - 0.14) / (std + 1e-6));
-    const end = -0.14 / (std + 1e-6); // to end is a choice like another, and leaving it out costs nothing
-    const of = (i: number) => {
-      const { explanation } = rollouts[i]!;
-      const sentences = splitSentences(explanation.text as string);
-      return sentenceOfToken(explanation, sentences, tokenizer);
-    };
-    of(0).forEach((s, t) => expect(advantages[0]![t]).toBeCloseTo(s === null ? end : own[s]!, 6));
-    of(1).forEach((s, t) => expect(advantages[1]![t]).toBeCloseTo(s === null ? end : own[3 + s]!, 6));
+    // Credits: .3, -.2, 0 of the first, around .1 / 3; .3, .3 of the second, around .3.
+    const centred = [0.3, -0.2, 0].map((credit) => credit - 0.1 / 3);
+    const std = Math.sqrt(centred.reduce((sum, credit) => sum + credit ** 2, 0) / 5);
+    const { explanation } = rollouts[0]!;
+    const sentences = splitSentences(explanation.text as string);
+    sentenceOfToken(explanation, sentences, tokenizer).forEach((sentence, t) => {
+      const own = sentence === null ? 0 : centred[sentence]! / (std + 1e-6);
+      expect(advantages[0]![t]).toBeCloseTo(-0.7 + 0.5 * own, 6);
+    });
+    // Equal sentences share what they earned: none is praised above the other, and one alone is not either.
+    for (const advantage of advantages[1]!) expect(advantage).toBeCloseTo(0.7, 9);
     expect(harmful).toBeCloseTo(1 / 5, 12);
-    const half = await sentenceAdvantages(counting, rollouts, tokenizer, { ...options, share: 0.5 });
-    of(0).forEach((s, t) => {
-      expect(half.advantages[0]![t]).toBeCloseTo(0.5 * (s === null ? end : own[s]!) - 0.35, 6);
-    });
   });
 
   it("leaves a failed explanation its own advantage, and says nothing of no sentence", async () => {
@@ -145,7 +135,7 @@ describe("sentenceAdvantages", () => {
     const { advantages, harmful } = await sentenceAdvantages(counting, rollouts, pair.verbalizer.tokenizer, {
       advantages: [0.2, -0.2],
       groupSize: 2,
-      share: 1,
+      weight: 1,
       settings,
     });
     expect(harmful).toBeNull();
@@ -153,7 +143,7 @@ describe("sentenceAdvantages", () => {
     expect(new Set(advantages[1])).toEqual(new Set([-0.2]));
   });
 
-  it("is what a real reconstructor loses, the empty rest of a single sentence included", async () => {
+  it("is what a real reconstructor loses", async () => {
     const judge = judgeOf([pair.reconstructor]);
     const rollouts = await scoreExplanations(
       judge,
@@ -164,19 +154,17 @@ describe("sentenceAdvantages", () => {
     const { advantages } = await sentenceAdvantages(judge, rollouts, pair.verbalizer.tokenizer, {
       advantages: [0, 0],
       groupSize: 2,
-      share: 1,
+      weight: 1,
       settings,
     });
     const error = async (text: string) => (await judge.errors([text], vectors()))[0] as number;
-    const [one, two] = rollouts.map(({ explanation }) => splitSentences(explanation.text as string));
-    const [a, b] = two as [string, string];
-    const credits = [
-      (await error("")) - (await error(one!.join(""))),
-      (await error(b.trim())) - (await error(two!.join(""))),
-      (await error(a.trim())) - (await error(two!.join(""))),
-    ];
-    const firstTokens = [advantages[0]![0]!, advantages[1]![0]!, advantages[1]!.at(-2)!];
-    expect(order(firstTokens)).toEqual(order(credits));
-    expect(firstTokens.reduce((x, y) => x + y, 0)).toBeCloseTo(0, 4);
+    const [a, b] = splitSentences(rollouts[1]!.explanation.text as string) as [string, string];
+    // Of two sentences one is as much above their mean as the other is below, and they alone make the spread: one over the root of 2 / 3.
+    const more = (await error(b.trim())) > (await error(a.trim())) ? 1 : -1;
+    const far = Math.sqrt(3 / 2);
+    expect(advantages[1]![0]).toBeCloseTo(more * far, 3);
+    expect(advantages[1]!.at(-2)).toBeCloseTo(-more * far, 3);
+    // A sentence alone is nothing to compare.
+    for (const advantage of advantages[0]!) expect(advantage).toBe(0);
   });
 });

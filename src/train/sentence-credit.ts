@@ -56,8 +56,8 @@ export interface SentenceCreditOptions {
   readonly advantages: ArrayLike<number>;
   /** Explanations per activation. */
   readonly groupSize: number;
-  /** How much of a sentence's advantage is its own, from 0 to 1; the rest is its explanation's. */
-  readonly share: number;
+  /** What a sentence's own credit counts beside its explanation's advantage. */
+  readonly weight: number;
   readonly settings: RewardSettings;
   readonly signal?: AbortSignal | undefined;
 }
@@ -71,11 +71,12 @@ export interface SentenceCredit {
 }
 
 /**
- * Advantages per token: (1 - share) · A of the explanation + share · (c - mean) / (std + 1e-6), where c is the reward that is lost when the
- * sentence is left out, and mean and std are those of all sentences of the activation's group. Tokens outside sentences, what ends a response
- * above all, have c = 0: to say nothing more costs nothing and gains nothing. (With their explanation's advantage alone they would be the
- * better choice wherever a sentence is worth less than the mean: explanations fell to two sentences.) A failed explanation, whose sentences
- * were never read, has its own advantage everywhere.
+ * Advantages per token: A of the explanation + weight · (c - mean) / (std + 1e-6), where c is the reward that is lost when the token's sentence
+ * is left out, the mean is that of the same explanation's sentences and std is taken over all of the activation's group around those means.
+ * Tokens outside sentences have their explanation's advantage, and so has a failed explanation, whose sentences were never read.
+ *
+ * Within an explanation credit only moves from one sentence to another. Held against the whole group instead, few sentences were best: one
+ * that stands alone is missed more than any of five that say the same thing in part (docs/log.md).
  *
  * @param rollouts groups contiguous
  */
@@ -83,7 +84,7 @@ export async function sentenceAdvantages(
   judge: Judge,
   rollouts: readonly Rollout[],
   tokenizer: Pick<Tokenizer, "decode">,
-  { advantages, groupSize, share, settings, signal }: SentenceCreditOptions,
+  { advantages, groupSize, weight, settings, signal }: SentenceCreditOptions,
 ): Promise<SentenceCredit> {
   const parts = rollouts.map(({ failed, explanation: { text } }) => {
     return failed || text === null ? [] : splitSentences(text);
@@ -91,26 +92,31 @@ export async function sentenceAdvantages(
   const credits = await creditsOf(judge, rollouts, parts, settings, signal);
   const perToken: number[][] = [];
   for (let start = 0; start < rollouts.length; start += groupSize) {
-    const group = credits.slice(start, start + groupSize).flat();
-    const known = group.filter((credit) => credit !== null);
-    const mean = known.reduce((sum, credit) => sum + credit, 0) / Math.max(1, known.length);
-    const std = Math.sqrt(
-      known.reduce((sum, credit) => sum + (credit - mean) ** 2, 0) / Math.max(1, known.length - 1),
-    );
-    for (let i = start; i < Math.min(start + groupSize, rollouts.length); i++) {
-      const whole = advantages[i] as number;
-      const advantageOf = (credit: number | null) =>
-        credit === null ? whole : (1 - share) * whole + (share * (credit - mean)) / (std + 1e-6);
-      const own = (credits[i] as (number | null)[]).map(advantageOf);
-      const outside = own.length === 0 ? whole : advantageOf(0);
-      const { explanation } = rollouts[i] as Rollout;
-      const sentenceOf = sentenceOfToken(explanation, parts[i] as string[], tokenizer);
-      perToken.push(sentenceOf.map((sentence) => (sentence === null ? outside : (own[sentence] ?? whole))));
-    }
+    const centred = credits.slice(start, start + groupSize).map(around);
+    const known = centred.flat().filter((credit) => credit !== null);
+    const std = Math.sqrt(known.reduce((sum, credit) => sum + credit ** 2, 0) / Math.max(1, known.length));
+    centred.forEach((own, i) => {
+      const { explanation } = rollouts[start + i] as Rollout;
+      const whole = advantages[start + i] as number;
+      const sentenceOf = sentenceOfToken(explanation, parts[start + i] as string[], tokenizer);
+      perToken.push(
+        sentenceOf.map((sentence) => {
+          const credit = sentence === null ? null : (own[sentence] ?? null);
+          return credit === null ? whole : whole + (weight * credit) / (std + 1e-6);
+        }),
+      );
+    });
   }
   const all = credits.flat().filter((credit) => credit !== null);
   const harmful = all.length === 0 ? null : all.filter((credit) => credit < 0).length / all.length;
   return { advantages: perToken, harmful };
+}
+
+/** Credits less their mean; null stays null. */
+function around(credits: readonly (number | null)[]): (number | null)[] {
+  const known = credits.filter((credit) => credit !== null);
+  const mean = known.reduce((sum, credit) => sum + credit, 0) / Math.max(1, known.length);
+  return credits.map((credit) => (credit === null ? null : credit - mean));
 }
 
 /** The reward that each sentence's absence costs; null where the reconstructor cannot take the rest. */
