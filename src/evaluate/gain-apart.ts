@@ -130,10 +130,17 @@ export async function takeApart(
   for (const { name, nla } of arms) {
     onStage?.(name);
     const texts = await greedy(nla);
-    await add(`${name}, greedy`, texts);
-    const own = lines.at(-1) as ApartLine;
-    // Read by its own reconstructor, which may have learnt with it.
-    lines[lines.length - 1] = { ...own, trainedFve: await fveOf(nla.reconstructor, judged, texts, signal) };
+    const choice = texts.map(categoriesIn);
+    for (const [what, said] of [
+      ["greedy", texts],
+      ["its categories, warm start's values", await forced(warm, choice)],
+      ["its categories, its values, decoded the same way", await forced(nla, choice)],
+    ] as const) {
+      await add(`${name}, ${what}`, said);
+      const own = lines.at(-1) as ApartLine;
+      // Read by its own reconstructor, which may have learnt with it.
+      lines[lines.length - 1] = { ...own, trainedFve: await fveOf(nla.reconstructor, judged, said, signal) };
+    }
   }
   await add("the complete true label", judged.map(wholeLabel));
   return { tokens: judged.length, choosing: others.length, fixedList, lines };

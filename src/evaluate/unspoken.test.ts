@@ -136,6 +136,7 @@ describe.skipIf(!existsSync(path.join(bundle, "verbalizer")))("with the bundled 
     const of = (start: string) => report.lines.find(({ name }) => name.startsWith(start))!;
     expect(of("after RL").trainedFve).toBeCloseTo(of("warm start, greedy").warmFve, 6);
     expect(of("the same").trainedFve).toBeCloseTo(of("after RL").trainedFve, 6);
+    expect(of("the same, its categories, warm").warmFve).toBeCloseTo(of("RL's categories, warm").warmFve, 6);
     expect(of("the complete true label").scores!.overall.precision!.value).toBe(1);
     expect(of("the best fixed list, RL").scores!.sentences.value).toBe(report.fixedList.length);
     // Another document's choice names what is not there: the activation decides what this pair says.
