@@ -37,6 +37,7 @@ function measuresOf(report) {
   rows.push(
     ...gained(claims.lines, "greedy", "warm start, greedy"),
     ...gained(claims.lines, "sampled, T=1", "warm start, T=1"),
+    ...["greedy", "sampled, T=1"].flatMap((name) => atEqualClaims(claims.equal_claims, name)),
     ["precision at the warm start's categories", claims.at_warm_categories?.trained],
     ["the warm start's own there", claims.at_warm_categories?.warm],
     ["FVE from the complete true label", claims.full_label_fve],
@@ -46,17 +47,34 @@ function measuresOf(report) {
   return rows;
 }
 
-// What a reading gained over the warm start's, run by run. More claims give more recall by themselves, so recall stands there twice: as it is,
-// and as it would be if as many claims were made as the warm start makes, each as good as now.
+// What a reading gained over the warm start's, run by run, whatever its number of claims.
 function gained(lines, name, warmName) {
   const [trained, warm] = [name, warmName].map((n) => lines.find((line) => line.name === n)?.scores);
   const [recall, before] = [trained, warm].map((scores) => scores?.overall.recall?.value);
-  const share = warm?.sentences.value / trained?.sentences.value;
   return [
     [`precision gained, ${name}`, trained?.overall.precision?.value - warm?.overall.precision?.value],
     [`recall gained, ${name}`, recall - before],
-    [`recall gained at as many claims, ${name}`, recall * share - before],
   ].map(([label, value]) => [label, Number.isFinite(value) ? value : undefined]);
+}
+
+// The same with as many claims of both at every token: more of them give more recall and fidelity by themselves.
+function atEqualClaims(compared = [], name) {
+  const found = compared.find((each) => each.name === name);
+  const at = (what) => `${what} at as many claims, ${name}`;
+  return [
+    [at("claims"), found?.claims],
+    [at("tokens"), found?.trained.tokens],
+    [at("tokens, warm start"), found?.warm.tokens],
+    [at("FVE"), found?.trained.fve],
+    [at("FVE, warm start"), found?.warm.fve],
+    [at("FVE gained"), found?.gained.fve.fve],
+    [at("precision"), found?.trained.precision],
+    [at("precision, warm start"), found?.warm.precision],
+    [at("precision gained"), found?.gained.precision.value],
+    [at("recall"), found?.trained.recall],
+    [at("recall, warm start"), found?.warm.recall],
+    [at("recall gained"), found?.gained.recall.value],
+  ];
 }
 
 const files = process.argv.slice(2);

@@ -26,6 +26,8 @@ const line = (name: string, precision: number, recall: number, sentences: number
   },
 });
 
+const cut = (fve: number, precision: number, recall: number) => ({ fve, precision, recall, tokens: 23 });
+
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(path.join(os.tmpdir(), "nla-seeds-"))));
 afterAll(() => rm(folder, { recursive: true }));
@@ -46,14 +48,27 @@ describe("bench/seeds.mjs", () => {
     expect(stdout).toMatch(/^FVE, warm start, greedy +0\.400 \(0\.400 to 0\.400\)/m);
   });
 
-  it("says what recall gained beyond what more claims give by themselves", async () => {
-    const claims = { lines: [line("greedy", 0.8, 0.3, 5), line("warm start, greedy", 0.7, 0.2, 4)] };
+  it("says what was gained, also at as many claims", async () => {
+    const gained = { fve: { fve: 0.15 }, precision: { value: 0.11 }, recall: { value: 0.04 } };
+    const equal = {
+      name: "greedy",
+      claims: 3.9,
+      trained: cut(0.6, 0.8, 0.24),
+      warm: cut(0.45, 0.69, 0.2),
+      gained,
+    };
+    const claims = {
+      lines: [line("greedy", 0.8, 0.3, 5), line("warm start, greedy", 0.7, 0.2, 4)],
+      equal_claims: [equal],
+    };
     const { stdout } = await tableOf(evaluation(0.6, { claims }), evaluation(0.6, { claims }));
     expect(stdout).toMatch(/^tokens, greedy +30\.000 /m);
     expect(stdout).toMatch(/^precision gained, greedy +0\.100 /m);
     expect(stdout).toMatch(/^recall gained, greedy +0\.100 /m);
-    // .3 x 4 / 5 - .2
+    expect(stdout).toMatch(/^claims at as many claims, greedy +3\.900 /m);
     expect(stdout).toMatch(/^recall gained at as many claims, greedy +0\.040 /m);
+    expect(stdout).toMatch(/^FVE, warm start at as many claims, greedy +0\.450 /m);
+    expect(stdout).toMatch(/^recall gained at as many claims, sampled, T=1 +not in every run$/m);
     // There are no samples among these lines, and that is no 0.
     expect(stdout).toMatch(/^recall gained, sampled, T=1 +not in every run$/m);
   });

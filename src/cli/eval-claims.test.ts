@@ -89,6 +89,14 @@ describe("claims of rows", () => {
     expect(html).toMatch(/How informative the explanations are/);
     expect(html).toMatch(/<svg/);
     expect(html).toMatch(/the mean activation/);
+    expect(html).not.toMatch(/equal number/);
+    const numbers = { fve: 0.5, precision: 0.8, recall: 0.3, tokens: 24 };
+    const gain = scores.overall.precision!;
+    const gained = { fve: { fve: 0.1, interval: [0.05, 0.15] as const }, precision: gain, recall: gain };
+    const equal = { name: "greedy", claims: 3.9, trained: numbers, warm: numbers, gained };
+    const compared = claimsSection(trainingCurves(metrics), { ...report, equal_claims: [equal] });
+    expect(compared).toMatch(/At an equal number of claims/);
+    expect(compared).toMatch(/greedy: gained<\/td><td class="n">0\.100 \(0\.050 to 0\.150\)/);
     expect(claimsSection(trainingCurves(metrics), null)).toBe("");
   });
 });

@@ -27,6 +27,7 @@ export function renderClaims({
   at_warm_categories,
   gate,
   code,
+  equal_claims = [],
   probes = [],
 }: ClaimReport): string {
   const [pair] = lines;
@@ -64,6 +65,7 @@ export function renderClaims({
   const gated = gate ? wrap(gateText(gate), WIDTH).join("\n") : "";
   return [
     overall,
+    equalText(equal_claims),
     code ? codeText(code) : "",
     wrap(meaning, WIDTH).join("\n"),
     gated,
@@ -72,6 +74,39 @@ export function renderClaims({
   ]
     .filter((part) => part !== "")
     .join("\n\n");
+}
+
+/** The pair and its warm start, each explanation cut to as many sentences as the shorter of the two has. */
+function equalText(compared: NonNullable<ClaimReport["equal_claims"]>): string {
+  if (compared.length === 0) return "";
+  const rows = compared.flatMap(({ name, claims, trained, warm, gained }) => {
+    const numbers = ({ fve, precision, recall, tokens }: typeof trained) =>
+      [fve, precision, recall].map((value) => value.toFixed(3)).concat(claims.toFixed(2), tokens.toFixed(1));
+    const { fve, interval: fveRange } = gained.fve;
+    const gain = [
+      `${fve.toFixed(3)} (${fveRange.map((end) => end.toFixed(3)).join(" to ")})`,
+      interval(gained.precision),
+      interval(gained.recall),
+      "",
+      "",
+    ];
+    return [
+      [`${name}: after RL`, ...numbers(trained)],
+      ["  warm start", ...numbers(warm)],
+      ["  gained", ...gain],
+    ];
+  });
+  const heads = [
+    { header: "at as many claims" },
+    right("FVE"),
+    right("precision"),
+    right("recall"),
+    right("claims"),
+    right("tokens"),
+  ];
+  const how =
+    "Of each token's two explanations the first claims alone, as many of both as the shorter one has. 95 % of the gain over documents.";
+  return `${table(heads, rows)}\n${wrap(how, WIDTH).join("\n")}`;
 }
 
 /** What the same claims in other forms cost, and the alarm where fidelity comes from something else than what is claimed. */

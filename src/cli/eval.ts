@@ -9,6 +9,8 @@ import type { Evaluation, Gain, Range } from "../evaluate/evaluation.js";
 import { reportClaims } from "../evaluate/claim-report.js";
 import type { ClaimReport, NamedRows } from "../evaluate/claim-report.js";
 import { formLosses } from "../evaluate/code-alarm.js";
+import { atEqualClaims } from "../evaluate/equal-claims.js";
+import type { EqualClaims } from "../evaluate/equal-claims.js";
 import type { FormLoss } from "../evaluate/code-alarm.js";
 import { explainRows } from "../evaluate/explained-rows.js";
 import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
@@ -152,6 +154,7 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
   let warmRows: NamedRows | null = null;
   let warm: EvalReport["warm_start"] = null;
   let warmForms: readonly FormLoss[] = [];
+  const equal: EqualClaims[] = [];
   if (existsSync(folders.av) && existsSync(folders.ar)) {
     using start = await loadNla(folders.av, device, { reconstructor: folders.ar });
     const before = await explain("warm start", start, 0);
@@ -162,6 +165,14 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
       warmForms = await formLosses(start, before, scoring.bootstrap);
       const early = await explain("warm start, sampled", start, 1);
       others.push(named("warm start, T=1", early, evaluateRows(early, scoring)));
+      for (const [name, ours, theirs] of [
+        ["greedy", after, before],
+        ["sampled, T=1", drawn, early],
+      ] as const) {
+        const pair = { nla, rows: ours };
+        const found = await atEqualClaims(name, pair, { nla: start, rows: theirs }, scoring.bootstrap);
+        if (found) equal.push(found);
+      }
     }
   }
   const controls = flags.controls && isWorld(rows) ? await controlsOf(nla, after, flags, context) : null;
@@ -180,7 +191,11 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
         signal,
       })
     : null;
-  const claims = report && controls ? { ...report, probes: controls.probes } : report;
+  const claims = report && {
+    ...report,
+    ...(equal.length > 0 ? { equal_claims: equal } : {}),
+    ...(controls ? { probes: controls.probes } : {}),
+  };
   return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled, warm, claims };
 }
 

@@ -61,7 +61,7 @@ export function bootstrapMean(rows: readonly MeanRow[], options: BootstrapOption
  */
 export function bootstrapFve(rows: readonly FveRow[], options: BootstrapOptions): Interval {
   const sums = sumsByDocument(rows, ({ mse, variance }) => [mse, variance]);
-  const spread = sums.reduce((sum, [, variance]) => sum + variance, 0);
+  const spread = sums.reduce((sum, [, variance = 0]) => sum + variance, 0);
   if (!(spread > 0))
     throw rowsError(`a variance of ${spread} over ${rows.length} rows`, "a positive variance");
   return ratioInterval(sums, (mse, variance) => 1 - mse / variance, options);
@@ -73,34 +73,65 @@ export function bootstrapFve(rows: readonly FveRow[], options: BootstrapOptions)
  */
 export function bootstrapRatio(rows: readonly RatioRow[], options: BootstrapOptions): Interval {
   const sums = sumsByDocument(rows, ({ numerator, denominator }) => [numerator, denominator]);
-  const least = sums.reduce((lowest, [, denominator]) => Math.min(lowest, denominator), Infinity);
+  const least = sums.reduce((lowest, [, denominator = 0]) => Math.min(lowest, denominator), Infinity);
   if (!(least > 0))
     throw rowsError(`a document with denominator ${least}`, "a positive one in every document");
   return ratioInterval(sums, (numerator, denominator) => numerator / denominator, options);
 }
 
-type Pair = readonly [numerator: number, denominator: number];
+/** Two ratios of one row, before and after something, and the document it came from. */
+export interface GainRow {
+  readonly docId: string;
+  readonly after: Omit<RatioRow, "docId">;
+  readonly before: Omit<RatioRow, "docId">;
+}
+
+/**
+ * The ratio after less the ratio before, both of the same resampled documents: what they have in common leaves the interval. Throws as
+ * {@link bootstrapRatio}, for either ratio.
+ */
+export function bootstrapRatioGain(rows: readonly GainRow[], options: BootstrapOptions): Interval {
+  const sums = sumsByDocument(rows, ({ after, before }) => [
+    after.numerator,
+    after.denominator,
+    before.numerator,
+    before.denominator,
+  ]);
+  const least = sums.reduce((lowest, [, a = 0, , b = 0]) => Math.min(lowest, a, b), Infinity);
+  if (!(least > 0))
+    throw rowsError(`a document with denominator ${least}`, "positive ones in every document");
+  return interval(sums, ([a = 0, b = 0, c = 0, d = 0]) => a / b - c / d, options);
+}
+
+type Sums = readonly number[];
 
 function sumsByDocument<R extends { readonly docId: string }>(
   rows: readonly R[],
-  pairOf: (row: R) => Pair,
-): Pair[] {
+  sumsOf: (row: R) => Sums,
+): Sums[] {
   if (rows.length === 0) throw rowsError("0 rows", "at least 1");
-  const sums = new Map<string, Pair>();
+  const sums = new Map<string, Sums>();
   for (const row of rows) {
-    const [numerator, denominator] = pairOf(row);
-    if (!Number.isFinite(numerator) || !Number.isFinite(denominator)) {
-      throw rowsError(`${numerator} and ${denominator} in document ${row.docId}`, "finite values");
-    }
-    const [a, b] = sums.get(row.docId) ?? [0, 0];
-    sums.set(row.docId, [a + numerator, b + denominator]);
+    const values = sumsOf(row);
+    if (!values.every(Number.isFinite))
+      throw rowsError(`${values.join(" and ")} in document ${row.docId}`, "finite values");
+    const before = sums.get(row.docId);
+    sums.set(row.docId, before ? values.map((value, i) => (before[i] as number) + value) : values);
   }
   return [...sums.values()];
 }
 
 function ratioInterval(
-  sums: readonly Pair[],
+  sums: readonly Sums[],
   statistic: (numerator: number, denominator: number) => number,
+  options: BootstrapOptions,
+): Interval {
+  return interval(sums, ([numerator = 0, denominator = 0]) => statistic(numerator, denominator), options);
+}
+
+function interval(
+  sums: readonly Sums[],
+  statistic: (sums: Sums) => number,
   { seed, resamples = 1000, level = 0.95 }: BootstrapOptions,
 ): Interval {
   if (
@@ -119,21 +150,20 @@ function ratioInterval(
   }
   const random = new PythonRandom(seed);
   const values = new Float64Array(resamples);
+  const total = (sums[0] as Sums).map(() => 0);
   for (let r = 0; r < resamples; r++) {
-    let numerator = 0;
-    let denominator = 0;
+    total.fill(0);
     for (let i = 0; i < sums.length; i++) {
-      const [a, b] = sums[random.randbelow(sums.length)]!;
-      numerator += a;
-      denominator += b;
+      const drawn = sums[random.randbelow(sums.length)]!;
+      for (let k = 0; k < drawn.length; k++) total[k]! += drawn[k]!;
     }
-    values[r] = statistic(numerator, denominator);
+    values[r] = statistic(total);
   }
   values.sort();
   const tail = (1 - level) / 2;
-  const whole = sums.reduce<Pair>(([a, b], [c, d]) => [a + c, b + d], [0, 0]);
+  const whole = sums.reduce((before, each) => before.map((value, k) => value + each[k]!));
   return {
-    value: statistic(...whole),
+    value: statistic(whole),
     low: percentile(values, tail),
     high: percentile(values, 1 - tail),
     level,

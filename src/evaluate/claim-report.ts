@@ -13,6 +13,7 @@ import type { BootstrapOptions, Interval } from "./bootstrap.js";
 import type { ClaimScores } from "./claims.js";
 import { codeAlarms, formLosses } from "./code-alarm.js";
 import type { CodeReport, FormLoss } from "./code-alarm.js";
+import type { EqualClaims } from "./equal-claims.js";
 import { explainRows } from "./explained-rows.js";
 import type { EvalRow, ExplainedRow, ExplainRowsOptions } from "./explained-rows.js";
 import { rowsOfOtherDocuments } from "./other-documents.js";
@@ -52,6 +53,8 @@ export interface ClaimReport {
     readonly warm: number;
     readonly trained: number;
   } | null;
+  /** The pair beside its warm start with as many claims each, greedy and sampled. Absent without one. */
+  readonly equal_claims?: readonly EqualClaims[];
   /** Absent without a warm start. */
   readonly gate?: WarmGate;
   /** Whether what comes back is in what is said. */

@@ -124,6 +124,22 @@ function wrongOf({ tallies }: Counted): number {
   return [...tallies.values()].reduce((sum, { wrong }) => sum + wrong, 0);
 }
 
+/** One explanation's claims and facts. */
+export interface ClaimCounts {
+  readonly docId: string;
+  /** True claims. */
+  readonly right: number;
+  /** Claims that are true or false, each counted once. */
+  readonly claims: number;
+  /** Facts that were true and evident at the token. */
+  readonly facts: number;
+}
+
+/** The counts that precision and recall are ratios of, explanation by explanation. @throws NlaError `world.position` */
+export function claimCounts(rows: readonly ExplainedToken[]): ClaimCounts[] {
+  return sumsOver(rows.map(count), CATEGORIES);
+}
+
 function count({ document, position, explanation }: ExplainedToken): Counted {
   const tallies = new Map<Category, Tally>();
   const tallyOf = (category: Category): Tally => {
@@ -154,16 +170,7 @@ function scoreOf(
   categories: readonly Category[],
   options: BootstrapOptions,
 ): CategoryScore {
-  const rows = counted.map(({ docId, tallies }) => {
-    const sum = { docId, right: 0, claims: 0, facts: 0 };
-    for (const category of categories) {
-      const { right, wrong, facts } = tallies.get(category) ?? { right: 0, wrong: 0, facts: 0 };
-      sum.right += right;
-      sum.claims += right + wrong;
-      sum.facts += facts;
-    }
-    return sum;
-  });
+  const rows = sumsOver(counted, categories);
   const ratio = (of: (row: (typeof rows)[number]) => Omit<RatioRow, "docId">): Interval | null => {
     // Documents without any of it would make resamples that divide by nothing.
     const pairs = rows.map((row) => ({ docId: row.docId, ...of(row) })).filter((row) => row.denominator > 0);
@@ -176,6 +183,19 @@ function scoreOf(
     recall: ratio(({ right, facts }) => ({ numerator: right, denominator: facts })),
     f1: ratio(({ right, claims, facts }) => ({ numerator: 2 * right, denominator: claims + facts })),
   };
+}
+
+function sumsOver(counted: readonly Counted[], categories: readonly Category[]): ClaimCounts[] {
+  return counted.map(({ docId, tallies }) => {
+    const sum = { docId, right: 0, claims: 0, facts: 0 };
+    for (const category of categories) {
+      const { right, wrong, facts } = tallies.get(category) ?? { right: 0, wrong: 0, facts: 0 };
+      sum.right += right;
+      sum.claims += right + wrong;
+      sum.facts += facts;
+    }
+    return sum;
+  });
 }
 
 function byDistance(

@@ -16,6 +16,7 @@ import type { ClaimScores } from "./claims.js";
 import { explainRows } from "./explained-rows.js";
 import type { EvalRow } from "./explained-rows.js";
 import { forcedClaims } from "./forced-claims.js";
+import { rowsOfOtherDocuments } from "./other-documents.js";
 import { worldClaims } from "./world-claims.js";
 
 /** One way of explaining. */
@@ -101,6 +102,13 @@ export async function takeApart(
   const warmChoice = warmTexts.map(categoriesIn);
   const trainedChoice = trainedTexts.map(categoriesIn);
   await add("RL's categories, warm start's values", await forced(warm, trainedChoice));
+  // The same choices, each made for another document's token: what is left of the gain does not depend on the token.
+  const donors = rowsOfOtherDocuments(
+    judged.map(({ docId }) => docId),
+    { seed: bootstrap.seed },
+  );
+  const elsewhere = donors.map((donor) => trainedChoice[donor] as Category[]);
+  await add("RL's categories of another document, warm start's values", await forced(warm, elsewhere));
   await add("RL's categories, RL's values, decoded the same way", await forced(trained, trainedChoice));
   await add("warm start's categories, RL's values", await forced(trained, warmChoice));
   const random = judged.map((row, i) => randomTrue(row, (trainedChoice[i] as Category[]).length));
@@ -122,10 +130,17 @@ export async function takeApart(
   for (const { name, nla } of arms) {
     onStage?.(name);
     const texts = await greedy(nla);
-    await add(`${name}, greedy`, texts);
-    const own = lines.at(-1) as ApartLine;
-    // Read by its own reconstructor, which may have learnt with it.
-    lines[lines.length - 1] = { ...own, trainedFve: await fveOf(nla.reconstructor, judged, texts, signal) };
+    const choice = texts.map(categoriesIn);
+    for (const [what, said] of [
+      ["greedy", texts],
+      ["its categories, warm start's values", await forced(warm, choice)],
+      ["its categories, its values, decoded the same way", await forced(nla, choice)],
+    ] as const) {
+      await add(`${name}, ${what}`, said);
+      const own = lines.at(-1) as ApartLine;
+      // Read by its own reconstructor, which may have learnt with it.
+      lines[lines.length - 1] = { ...own, trainedFve: await fveOf(nla.reconstructor, judged, said, signal) };
+    }
   }
   await add("the complete true label", judged.map(wholeLabel));
   return { tokens: judged.length, choosing: others.length, fixedList, lines };

@@ -100,6 +100,7 @@ export function claimsSection(curves: TrainingCurves, claims: ClaimReport | null
 <p>These documents come from a program that knows all that is true of them, so every claim is held against the truth: precision is the share of claims that are true, recall the share of true facts that are named.</p>
 ${figures}
 ${controlTable(claims)}
+${equalSection(claims)}
 ${codeSection(claims)}
 ${categoryTable(claims)}`;
 }
@@ -124,6 +125,28 @@ function controlTable({ lines, full_label_fve, at_warm_categories }: ClaimReport
   return `<h3>Beside the controls</h3>
 ${tableHtml(["", "FVE", "precision", "recall", "claims", "tokens", "unparsed"], rows)}
 <p>Explanations of another document's activation, of the mean activation and of random directions are held against this token's truth: what they reach is what can be said without reading. The reconstructor reaches an FVE of ${decimal(full_label_fve, 3)} from the complete true label.${choosing} A rising share of unparsed sentences is language turning into a private code.</p>`;
+}
+
+/** The pair beside its warm start, both cut to as many claims at each token. */
+function equalSection({ equal_claims: compared = [] }: ClaimReport): string {
+  if (compared.length === 0) return "";
+  const rows = compared.flatMap(({ name, claims, trained, warm, gained }) => {
+    const numbers = ({ fve, precision, recall, tokens }: typeof trained) => [
+      ...[fve, precision, recall].map((value) => decimal(value, 3)),
+      decimal(claims, 2),
+      decimal(tokens, 1),
+    ];
+    const [low, high] = gained.fve.interval;
+    const fve = `${decimal(gained.fve.fve, 3)} (${decimal(low, 3)} to ${decimal(high, 3)})`;
+    return [
+      [`${name}: trained`, ...numbers(trained)],
+      [`${name}: warm start`, ...numbers(warm)],
+      [`${name}: gained`, fve, interval(gained.precision), interval(gained.recall), "", ""],
+    ];
+  });
+  return `<h3>At an equal number of claims</h3>
+${tableHtml(["", "FVE", "precision", "recall", "claims", "tokens"], rows)}
+<p>Who says more has more recall by that alone. Here each token's two explanations are cut to as many claims as the shorter one has, the first ones of both.</p>`;
 }
 
 function lossText(of: FormLoss | undefined): string {

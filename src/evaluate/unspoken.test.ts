@@ -136,8 +136,13 @@ describe.skipIf(!existsSync(path.join(bundle, "verbalizer")))("with the bundled 
     const of = (start: string) => report.lines.find(({ name }) => name.startsWith(start))!;
     expect(of("after RL").trainedFve).toBeCloseTo(of("warm start, greedy").warmFve, 6);
     expect(of("the same").trainedFve).toBeCloseTo(of("after RL").trainedFve, 6);
+    expect(of("the same, its categories, warm").warmFve).toBeCloseTo(of("RL's categories, warm").warmFve, 6);
     expect(of("the complete true label").scores!.overall.precision!.value).toBe(1);
     expect(of("the best fixed list, RL").scores!.sentences.value).toBe(report.fixedList.length);
+    // Another document's choice names what is not there: the activation decides what this pair says.
+    expect(of("RL's categories of another document").warmFve).toBeLessThan(
+      of("RL's categories, warm").warmFve - 0.02,
+    );
     expect(of("as many true categories").scores!.unparsed.value).toBe(0);
     expect(of("best of 2 RL").trainedFve).toBeGreaterThan(of("as many true categories").trainedFve);
   }, 120_000);

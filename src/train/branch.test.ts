@@ -86,6 +86,20 @@ describe("a run from another's warm start", () => {
       expect(await weights("labels", model)).not.toBe(await weights("first", model));
   }, 120_000);
 
+  it("takes another run's reconstructor and its own warm start's as judges, and refuses one that is not there", async () => {
+    const rl = { restart_reconstructor: 1, label_rows: 2, sentence_credit: 0.5 };
+    await start("judged", configOf({ ...rl, judges: ["warm-start", at("first", "reconstructor")] }), "first");
+    const rows = (await readRows(at("judged", "metrics.jsonl"))).filter(({ stage }) => stage === "rl");
+    expect(rows).toHaveLength(2);
+    for (const row of rows) {
+      expect(row).toHaveProperty("loss_labels");
+      expect(row).toHaveProperty("sentences_harmful");
+    }
+    await expect(start("unjudged", configOf({ judges: [at("nowhere")] }), "first")).rejects.toMatchObject({
+      code: "judge.missing",
+    });
+  }, 120_000);
+
   it("goes on where it is, and refuses another warm start or none", async () => {
     const before = await readFile(at("frozen", "state.json"), "utf8");
     await branchRun(at("first"), at("frozen"), configOf({ freeze_reconstructor: true }));

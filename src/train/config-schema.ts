@@ -9,6 +9,9 @@ import { CATEGORIES } from "../world/facts.js";
 /** Targets that ship inside the package and are named, not pathed. */
 export const BUNDLED_TARGETS: readonly string[] = ["aidreams260K", "smallworld"];
 
+/** The judge of `rl.judges` that is the run's own warm start. */
+export const WARM_START = "warm-start";
+
 // `unit` travels through z.toJSONSchema into the documentation; "" where a key has none.
 function key<S extends z.ZodType>(schema: S, description: string, unit = ""): S {
   return schema.meta({ description, unit });
@@ -232,6 +235,32 @@ export const configSchema = z
       objective: key(
         z.enum(["reward", "labels"]).default("reward"),
         "labels: no RL; both models go on with their warm start's labels for as many steps of `prompts` · `group` examples, at RL's rates. A control: what more training alone gives.",
+      ),
+      restart_reconstructor: key(
+        count(1).nullable().default(null),
+        "Every so many steps the reconstructor begins anew from its warm start, so that no agreement between the two models grows old. null: never.",
+        "steps",
+      ),
+      judges: key(
+        z.array(z.string().min(1)).default([]),
+        `Further reconstructors of the same target and layer, frozen, that judge explanations beside the live one: folders, or \`${WARM_START}\` for the run's own.`,
+      ),
+      judgement: key(
+        z.enum(["mean", "worst"]).default("mean"),
+        "Error of an explanation where there are judges: the mean of all reconstructors' errors, or the largest.",
+      ),
+      label_rows: key(
+        count(0).default(0),
+        "Labels of the warm start in every step beside the rollouts, for both models: a supervised anchor. 0: none.",
+        "labels",
+      ),
+      label_weight: key(
+        z.number().positive().default(1),
+        "Weight of the label loss beside the policy loss in the verbalizer's step, where `label_rows` is not 0.",
+      ),
+      sentence_credit: key(
+        z.number().min(0).default(0),
+        "Weight of credit by sentence: an explanation's tokens have its advantage, and those of a sentence more or less by what the reconstruction loses without it, against the other sentences. 0: none, and nothing is computed for it.",
       ),
       kl_coef: key(
         z.number().min(0).default(0.01),

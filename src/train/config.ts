@@ -12,7 +12,7 @@ import { NlaError, messageOf } from "../error.js";
 import { worldName, worldSeedOf } from "../world/corpus.js";
 import { CONFIG_KEYS, nearestKey } from "./config-keys.js";
 import type { ConfigKey } from "./config-keys.js";
-import { BUNDLED_TARGETS, configSchema } from "./config-schema.js";
+import { BUNDLED_TARGETS, WARM_START, configSchema } from "./config-schema.js";
 import type { TrainConfig } from "./config-schema.js";
 
 export type { TrainConfig, TrainConfigInput } from "./config-schema.js";
@@ -150,7 +150,11 @@ function override(document: Document, text: string): string[] {
 }
 
 /**
+<<<<<<< HEAD
  * Reads a config from text. Relative paths (`target`, `corpus.path`) become absolute, and names stay, so that the resolved config means
+=======
+ * Reads a config from text. Relative paths (`target`, `corpus.path`, `rl.judges`) become absolute, so that the resolved config means
+>>>>>>> informative
  * the same wherever it is read.
  *
  * @throws NlaError `config.yaml` with the line, `config.override`, and what {@link checkConfig} throws
@@ -170,6 +174,10 @@ export function parseConfig(text: string, source: ConfigSource = {}): TrainConfi
         worldSeedOf(config.corpus.path) === null
           ? resolve("corpus.path", config.corpus.path)
           : config.corpus.path,
+    },
+    rl: {
+      ...config.rl,
+      judges: config.rl.judges.map((judge) => (judge === WARM_START ? judge : resolve("rl.judges", judge))),
     },
   };
 }

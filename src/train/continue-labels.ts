@@ -7,32 +7,28 @@ import type { TrainConfig } from "./config-schema.js";
 import { claimProgress, observePair } from "./held-out.js";
 import type { HeldOutRow } from "./held-out.js";
 import { responseEncoder } from "./label-response.js";
+import { labelStream } from "./label-stream.js";
+import type { WarmRows } from "./label-stream.js";
 import { resumePoint, runLoop } from "./loop.js";
 import type { LoopOutputs, StepLog } from "./loop.js";
+import { restoreTrainers, saveTrainers } from "./pair-trainers.js";
 import { reconstructorTrainer, regressionBatches } from "./reconstructor-step.js";
 import { responseBatches } from "./response-batch.js";
-import { FIRST_ROW, takeRows } from "./row-order.js";
-import type { RowCursor } from "./row-order.js";
 import { stageRate } from "./schedule.js";
 import { labelTrainer } from "./verbalizer-step.js";
-import { countersOf, finite } from "./warm-start.js";
-import type { LabelledRow, RowSource, Storage } from "./warm-start.js";
+import { finite } from "./warm-start.js";
+import type { Storage } from "./warm-start.js";
 
 /** What the control needs besides the pair. */
 export interface ContinueLabelsContext {
-  /** The warm starts' own training sets, and how many of their rows those have read. */
-  readonly reconstructorRows: RowSource<LabelledRow> & { readonly read: number };
-  readonly verbalizerRows: RowSource<LabelledRow> & { readonly read: number };
+  /** The warm starts' own training sets. */
+  readonly reconstructorRows: WarmRows;
+  readonly verbalizerRows: WarmRows;
   readonly heldOut: readonly HeldOutRow[];
   readonly settings: TrainConfig["rl"];
   readonly log: TrainConfig["log"];
   readonly compute: "f32" | "bf16";
   readonly outputs: LoopOutputs;
-}
-
-/** Where a training set stands after some of its rows. */
-function after(rows: ContinueLabelsContext["verbalizerRows"]): RowCursor {
-  return takeRows(FIRST_ROW, rows.read, { rowCount: rows.rowCount }).next;
 }
 
 /** Runs the stage, from where its newest checkpoint stands. Models and storage as for {@link runGrpo}. */
@@ -47,27 +43,20 @@ export async function continueLabels(
   const optimizer = () => adamw({ weightDecay: settings.weight_decay, clipNorm: settings.clip });
   using trainerV = labelTrainer(verbalizer, optimizer(), compute);
   using trainerR = reconstructorTrainer(reconstructor, optimizer(), compute);
-  if (resumed) {
-    const { directory, state } = resumed;
-    const { optimizers } = state;
-    await trainerV.restore(directory, "verbalizer-optimizer", countersOf(optimizers.verbalizer));
-    await trainerR.restore(directory, "reconstructor-optimizer", countersOf(optimizers.reconstructor));
-  }
+  const trainers = { verbalizer: trainerV, reconstructor: trainerR };
+  await restoreTrainers(trainers, resumed);
   const examples = settings.prompts * settings.group;
   const encode = responseEncoder(verbalizer);
   const done = resumed?.state.step ?? 0;
-  const cursorOf = (rows: ContinueLabelsContext["verbalizerRows"]) =>
-    takeRows(after(rows), done * examples, { rowCount: rows.rowCount }).next;
-  let [cursorV, cursorR] = [cursorOf(verbalizerRows), cursorOf(reconstructorRows)];
+  const streamV = labelStream(verbalizerRows, examples, done);
+  const streamR = labelStream(reconstructorRows, examples, done);
   const loop = {
     steps: settings.steps,
     async step(step: number): Promise<StepLog> {
-      const takenV = takeRows(cursorV, examples, { rowCount: verbalizerRows.rowCount });
-      const takenR = takeRows(cursorR, examples, { rowCount: reconstructorRows.rowCount });
-      const labels = (await verbalizerRows.rows(takenV.rows)).map(({ vector, label }) => {
+      const labels = (await streamV.next()).map(({ vector, label }) => {
         return { vector, response: encode(label), weight: 1 / examples };
       });
-      const texts = (await reconstructorRows.rows(takenR.rows)).map(({ vector, label }) => {
+      const texts = (await streamR.next()).map(({ vector, label }) => {
         return { vector, text: label };
       });
       outputs.signal?.throwIfAborted();
@@ -78,7 +67,6 @@ export async function continueLabels(
       const microR = regressionBatches(reconstructor, texts, settings.micro_batch);
       const resultV = await trainerV.step(microV, rateV);
       const resultR = await trainerR.step(microR, rateR);
-      [cursorV, cursorR] = [takenV.next, takenR.next];
       const { fields, samples } = await observePair(verbalizer, reconstructor, heldOut, step, {
         steps: settings.steps,
         log,
@@ -102,13 +90,9 @@ export async function continueLabels(
         ...(samples ? { samples } : {}),
       };
     },
-    async save(directory: string) {
-      await storage.save(directory);
-      await trainerV.save(directory, "verbalizer-optimizer");
-      await trainerR.save(directory, "reconstructor-optimizer");
-    },
+    save: (directory: string) => saveTrainers(trainers, storage, directory),
     state: () => ({
-      data: cursorV,
+      data: streamV.cursor,
       seeds: {},
       optimizers: { verbalizer: trainerV.counters, reconstructor: trainerR.counters },
       best: {},

@@ -66,6 +66,7 @@ async function reinforce(folder: string, options: Options = {}) {
     },
     log: { eval_every: 3, sample_every: 2, samples: 2 },
   });
+  const labelled = { ...inMemory(tiny.rows), read: 3 };
   const outputs = outputsIn(folder, "rl", { checkpointEvery, ...(signal ? { signal } : {}) });
   const checkpoint = await resumePoint(outputs);
   using pair = await readPair(tiny, checkpoint?.directory ?? from);
@@ -79,6 +80,9 @@ async function reinforce(folder: string, options: Options = {}) {
     compute: "f32" as const,
     seed: 5,
     reference: frozen.verbalizer,
+    judges: config.rl.judges.map(() => frozen.reconstructor),
+    warmReconstructor: frozen.reconstructor,
+    labels: { verbalizer: labelled, reconstructor: labelled },
     variance: 0.7,
     outputs,
   };
@@ -269,9 +273,71 @@ describe("runGrpo", () => {
   });
 });
 
+/** What the reconstructor's losses are over three steps in which the verbalizer stays where it is, so that all draw the same explanations. */
+async function lossesWith(rl: NonNullable<TrainConfigInput["rl"]>): Promise<number[]> {
+  await using folder = await temporaryFolder();
+  const { rows } = await reinforce(folder.path, { rl: { steps: 3, lr_verbalizer: 1e-12, ...rl } });
+  return column(rows, "loss_reconstructor");
+}
+
+describe("what may steady it", () => {
+  it("labels in every step pull the verbalizer towards them, where rewards alone do not", async () => {
+    await using folder = await temporaryFolder();
+    // Without a policy loss to speak of, so that what the labels do is seen alone.
+    const rl = { steps: 12, prompts: 2, group: 2, kl_coef: 0, lr_verbalizer: 1e-3, label_weight: 100 };
+    const { rows } = await reinforce(folder.path, { rl: { ...rl, label_rows: 16 } });
+    const losses = column(rows, "loss_labels");
+    expect(mean(losses.slice(-3))).toBeLessThan(mean(losses.slice(0, 3)) - 0.3);
+    // The reconstructor reads them as well: 16 labels beside four explanations.
+    await using without = await temporaryFolder();
+    const alone = await reinforce(without.path, { rl: { ...rl, steps: 1 } });
+    expect(alone.rows[0]!.loss_reconstructor).not.toBe(rows[0]!.loss_reconstructor);
+    expect(alone.rows[0]).not.toHaveProperty("loss_labels");
+  });
+
+  it("a reconstructor that begins anew before step 2 is the warm start's there", async () => {
+    const never = await lossesWith({ lr_reconstructor: 1e-3 });
+    const anew = await lossesWith({ lr_reconstructor: 1e-3, restart_reconstructor: 2 });
+    const still = await lossesWith({ lr_reconstructor: 1e-12 });
+    expect(anew.slice(0, 2)).toEqual(never.slice(0, 2));
+    expect(anew[2]).toBeCloseTo(still[2]!, 5);
+    expect(never[2]).toBeLessThan(still[2]! - 0.02);
+  });
+
+  it("a frozen judge holds the reward, and credit by sentence is logged", async () => {
+    await using folder = await temporaryFolder();
+    const rl = { steps: 3, lr_verbalizer: 1e-12, lr_reconstructor: 3e-3 };
+    const live = await reinforce(folder.path, { rl });
+    await using judged = await temporaryFolder();
+    const both = await reinforce(judged.path, {
+      rl: { ...rl, judges: ["warm-start"], judgement: "worst", sentence_credit: 0.5 },
+    });
+    const last = (rows: readonly LogRow[]) => column(rows, "reward_mean").at(-1)!;
+    // The live one gets better at the same explanations, and the frozen one does not.
+    expect(last(live.rows)).toBeGreaterThan(column(live.rows, "reward_mean")[0]! + 0.05);
+    expect(last(both.rows)).toBeLessThan(last(live.rows) - 0.05);
+    for (const row of both.rows) {
+      expect(row.sentences_harmful).toBeGreaterThanOrEqual(0);
+      expect(row.sentences_harmful).toBeLessThanOrEqual(1);
+    }
+    expect(live.rows[0]).not.toHaveProperty("sentences_harmful");
+  });
+});
+
 describe("an interrupted run", () => {
-  it("saves, stops, and ends as one that was never stopped", async () => {
-    const rl = { steps: 5, updates_per_batch: 2 };
+  it.each([
+    ["plain", {}],
+    [
+      "with labels, judges, sentence credit and a reconstructor that begins anew",
+      {
+        label_rows: 5,
+        judges: ["warm-start"],
+        sentence_credit: 0.5,
+        restart_reconstructor: 3,
+      },
+    ],
+  ])("saves, stops, and ends as one that was never stopped: %s", async (_, more) => {
+    const rl = { steps: 5, updates_per_batch: 2, ...more };
     await using whole = await temporaryFolder();
     await using parts = await temporaryFolder();
     const undisturbed = await reinforce(whole.path, { rl, checkpointEvery: 2 });

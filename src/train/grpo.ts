@@ -6,13 +6,17 @@ import type { Reconstructor } from "../nla/reconstructor.js";
 import type { Verbalizer } from "../nla/verbalizer.js";
 import { NlaError } from "../error.js";
 import { adamw } from "../tensor/index.js";
-import { groupAdvantages } from "./advantage.js";
+import { groupAdvantages, perTokenAdvantages } from "./advantage.js";
 import type { TrainConfig } from "./config-schema.js";
 import { claimProgress, observePair } from "./held-out.js";
 import type { HeldOutRow } from "./held-out.js";
+import { judgeOf } from "./judge.js";
+import { labelAnchor } from "./label-anchor.js";
+import type { WarmRows } from "./label-stream.js";
 import { languageAlarm, measuredBefore } from "./language-alarm.js";
 import { resumePoint, runLoop } from "./loop.js";
 import type { LoopOutputs, StepLog } from "./loop.js";
+import { restoreTrainers, saveTrainers } from "./pair-trainers.js";
 import { policySamples, updatePolicy } from "./policy-update.js";
 import type { PolicyUpdate } from "./policy-update.js";
 import { reconstructorTrainer, regressionBatches } from "./reconstructor-step.js";
@@ -20,8 +24,9 @@ import type { RegressionRow } from "./reconstructor-step.js";
 import { rewardOptions, rolloutNumbers, rollOut } from "./rollout.js";
 import { FIRST_ROW, takeRows } from "./row-order.js";
 import { stageRate } from "./schedule.js";
+import { sentenceAdvantages } from "./sentence-credit.js";
 import { logProbGraphs, policyTrainer } from "./verbalizer-step.js";
-import { countersOf, finite } from "./warm-start.js";
+import { finite } from "./warm-start.js";
 import type { RowSource, Storage } from "./warm-start.js";
 
 /** What reinforcement learning needs besides the pair. */
@@ -35,6 +40,12 @@ export interface GrpoContext {
   readonly seed: number;
   /** The warm-started verbalizer, frozen: what KL is measured from. */
   readonly reference: Verbalizer;
+  /** Frozen reconstructors that judge beside the live one. */
+  readonly judges?: readonly Reconstructor[];
+  /** The warm start's reconstructor, where `restart_reconstructor` needs it. */
+  readonly warmReconstructor?: Reconstructor | undefined;
+  /** Labels of both warm starts, where `label_rows` asks for them. */
+  readonly labels?: { readonly verbalizer: WarmRows; readonly reconstructor: WarmRows } | undefined;
   /** Raw variance of normalised training activations: the denominator of the rollouts' FVE. */
   readonly variance: number;
   readonly outputs: LoopOutputs;
@@ -63,22 +74,33 @@ export async function runGrpo(
   using trainerV = policyTrainer(verbalizer, optimizer(), compute, policy);
   using trainerR = reconstructorTrainer(reconstructor, optimizer(), compute);
   using reference = logProbGraphs(context.reference, compute);
-  const counters = resumed?.state.optimizers ?? {};
-  if (resumed) {
-    const { directory } = resumed;
-    await trainerV.restore(directory, "verbalizer-optimizer", countersOf(counters.verbalizer));
-    await trainerR.restore(directory, "reconstructor-optimizer", countersOf(counters.reconstructor));
-  }
+  const trainers = { verbalizer: trainerV, reconstructor: trainerR };
+  await restoreTrainers(trainers, resumed);
+  using anchor =
+    settings.label_rows > 0 && context.labels
+      ? labelAnchor(verbalizer, trainerV, context.labels, {
+          rows: settings.label_rows,
+          weight: settings.label_weight,
+          microBatch: settings.micro_batch,
+          steps: resumed?.state.step ?? 0,
+          compute,
+        })
+      : null;
+  const judge = judgeOf([reconstructor, ...(context.judges ?? [])], settings.judgement);
   let cursor = resumed?.state.data ?? FIRST_ROW;
   const before = await measuredBefore(outputs.metricsFile);
-  let silent = counters.verbalizer?.silent ?? 0; // steps in a row without a signal
+  let silent = resumed?.state.optimizers.verbalizer?.silent ?? 0; // steps in a row without a signal
 
   const loop = {
     steps: settings.steps,
     async step(step: number): Promise<StepLog> {
+      if (restarts(step, settings) && context.warmReconstructor) {
+        copyParameters(context.warmReconstructor, reconstructor);
+        trainerR.restart();
+      }
       const { rows: numbers, next } = takeRows(cursor, settings.prompts, { rowCount: rows.rowCount });
       const vectors = (await rows.rows(numbers)).map(({ vector }) => vector);
-      const { rollouts, seconds } = await rollOut(verbalizer, reconstructor, vectors, settings, {
+      const { rollouts, seconds } = await rollOut(verbalizer, judge, vectors, settings, {
         seed: sampleSeed(seed, step),
         signal: outputs.signal,
       });
@@ -90,10 +112,24 @@ export async function runGrpo(
           dropZeroVariance: settings.drop_zero_variance,
         },
       );
+      const begunCredit = performance.now();
+      const credit =
+        settings.sentence_credit > 0
+          ? await sentenceAdvantages(judge, rollouts, verbalizer.tokenizer, {
+              advantages,
+              groupSize: settings.group,
+              weight: settings.sentence_credit,
+              settings,
+              signal: outputs.signal,
+            })
+          : null;
+      const lengths = rollouts.map(({ explanation }) => explanation.tokens.length);
+      const perToken = credit?.advantages ?? perTokenAdvantages(advantages, lengths);
       const kept = rollouts.flatMap((rollout, i) => {
         const group = groups[Math.floor(i / settings.group)];
-        return group?.kept ? [{ rollout, advantage: advantages[i] as number }] : [];
+        return group?.kept ? [{ rollout, advantages: perToken[i] as ArrayLike<number> }] : [];
       });
+      const labels = await anchor?.next();
       silent = groups.every(({ std }) => std === 0) ? silent + 1 : 0;
       if (silent >= MAX_SILENT_STEPS) throw noSignal(step);
 
@@ -111,11 +147,13 @@ export async function runGrpo(
           microBatch: settings.micro_batch,
           updates: settings.updates_per_batch,
           clipRange: settings.clip_range,
+          also: labels?.learn,
         });
       }
       const explained = rollouts.flatMap(({ failed, explanation, vector }): RegressionRow[] => {
         return failed ? [] : [{ text: explanation.text as string, vector }];
       });
+      explained.push(...(labels?.regression ?? []));
       const regression =
         explained.length > 0 && !settings.freeze_reconstructor
           ? await trainerR.step(
@@ -141,6 +179,8 @@ export async function runGrpo(
           loss: update && finite(update.loss),
           loss_reconstructor: regression && finite(regression.loss),
           ...numbersOf,
+          ...(credit ? { sentences_harmful: credit.harmful } : {}),
+          ...(labels ? { loss_labels: update && finite(labels.loss()) } : {}),
           kl: update && finite(update.kl),
           clip_fraction: update && update.clipFraction,
           groups_dropped: groups.filter((group) => !group.kept).length,
@@ -155,6 +195,7 @@ export async function runGrpo(
         },
         seconds: {
           ...seconds,
+          reward: seconds.reward + (begun - begunCredit) / 1000,
           update: (updated - begun) / 1000,
           evaluate: (observed - updated) / 1000,
         },
@@ -169,11 +210,7 @@ export async function runGrpo(
         ...(samples ? { samples } : {}),
       };
     },
-    async save(directory: string) {
-      await storage.save(directory);
-      await trainerV.save(directory, "verbalizer-optimizer");
-      await trainerR.save(directory, "reconstructor-optimizer");
-    },
+    save: (directory: string) => saveTrainers(trainers, storage, directory),
     state: () => ({
       data: cursor,
       seeds: { rollouts: seed },
@@ -182,6 +219,29 @@ export async function runGrpo(
     }),
   };
   await runLoop(loop, resumed?.state.step ?? 0, outputs);
+}
+
+/** Whether the reconstructor begins anew before a step. */
+function restarts(step: number, { restart_reconstructor: every }: TrainConfig["rl"]): boolean {
+  return every !== null && step > 0 && step % every === 0;
+}
+
+/** Writes what training changes in one reconstructor into another of the same shapes. */
+function copyParameters(from: Reconstructor, to: Reconstructor): void {
+  const there = from.trainable;
+  for (const [name, tensor] of to.trainable) {
+    const source = there.get(name);
+    if (!source) {
+      throw new NlaError({
+        code: "rl.restart",
+        subject: "the warm start's reconstructor",
+        found: `no parameter ${name}`,
+        wanted: "the parameters of the one that is trained",
+        next: "Train the warm start anew with this config's lora settings.",
+      });
+    }
+    tensor.write(source.readF32());
+  }
 }
 
 // Seeds of different steps are this far apart: more samples than one step will ever have.

@@ -48,6 +48,9 @@ export function due(step: number, every: number, steps: number): boolean {
   return step % every === every - 1 || step === steps - 1;
 }
 
+/** A checkpoint to go on from. */
+export type ResumePoint = Checkpoint;
+
 /** The newest checkpoint of a stage, if there is one. */
 export function resumePoint({ place }: LoopOutputs): Promise<Checkpoint | null> {
   return latestCheckpoint(place);

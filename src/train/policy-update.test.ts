@@ -7,7 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Explanation } from "../nla/verbalizer.js";
 import { reconstructionScores } from "../nla/fidelity.js";
 import { adamw } from "../tensor/index.js";
-import { groupAdvantages } from "./advantage.js";
+import { groupAdvantages, perTokenAdvantages } from "./advantage.js";
+import { judgeOf } from "./judge.js";
 import { policySamples, updatePolicy } from "./policy-update.js";
 import type { KeptRollout } from "./policy-update.js";
 import { rewardOptions, rolloutNumbers, rollOut, scoreExplanations } from "./rollout.js";
@@ -29,12 +30,17 @@ beforeAll(async () => {
   folder = await mkdtemp(path.join(os.tmpdir(), "nla-policy-"));
   await writeWarmPair(tiny, folder, { rows: tiny.rows.slice(0, 8), steps: 15 });
   warm = await readPair(tiny, folder);
-  ({ rollouts } = await rollOut(warm.verbalizer, warm.reconstructor, vectorsOf(8), settings, { seed: 7 }));
+  ({ rollouts } = await rollOut(warm.verbalizer, judgeOf([warm.reconstructor]), vectorsOf(8), settings, {
+    seed: 7,
+  }));
   const { advantages } = groupAdvantages(
     rollouts.map(({ reward }) => reward),
     { groupSize: 4 },
   );
-  kept = rollouts.map((rollout, i) => ({ rollout, advantage: advantages[i]! }));
+  kept = rollouts.map((rollout, i) => ({
+    rollout,
+    advantages: perTokenAdvantages([advantages[i]!], [rollout.explanation.tokens.length])[0]!,
+  }));
 });
 afterAll(async () => {
   warm[Symbol.dispose]();
@@ -62,9 +68,11 @@ describe("rollOut", () => {
       Array.from({ length: 32 }, (_, i) => Math.floor(i / 4)),
     );
     rollouts.forEach(({ vector, explanation }) => expect(vector).toBe(vectorsOf(8)[explanation.vector]));
-    const again = await rollOut(warm.verbalizer, warm.reconstructor, vectorsOf(8), settings, { seed: 7 });
+    const again = await rollOut(warm.verbalizer, judgeOf([warm.reconstructor]), vectorsOf(8), settings, {
+      seed: 7,
+    });
     expect(tokensOf(again.rollouts)).toEqual(tokensOf(rollouts));
-    const other = await rollOut(warm.verbalizer, warm.reconstructor, vectorsOf(8), settings, {
+    const other = await rollOut(warm.verbalizer, judgeOf([warm.reconstructor]), vectorsOf(8), settings, {
       seed: 1_000_010,
     });
     expect(tokensOf(other.rollouts)).not.toEqual(tokensOf(rollouts));
@@ -95,7 +103,7 @@ describe("scoreExplanations", () => {
       explained(long),
       explained(""),
     ];
-    const found = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), {
+    const found = await scoreExplanations(judgeOf([warm.reconstructor]), given, vectorsOf(1), {
       reward: "mse",
       failed_penalty: -3,
     });
@@ -106,7 +114,7 @@ describe("scoreExplanations", () => {
 
   it("gives the penalty to more sentences than may be, counting stops that stand alone", async () => {
     const given = [explained("a . b ."), explained("a . b . c ."), explained("a.b.c.d.")];
-    const found = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), {
+    const found = await scoreExplanations(judgeOf([warm.reconstructor]), given, vectorsOf(1), {
       ...settings,
       max_sentences: 2,
     });
@@ -115,8 +123,8 @@ describe("scoreExplanations", () => {
 
   it("takes the logarithm where it is asked to", async () => {
     const given = [explained("the king"), explained(null)];
-    const [plain] = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), settings);
-    const [log, failed] = await scoreExplanations(warm.reconstructor, given, vectorsOf(1), {
+    const [plain] = await scoreExplanations(judgeOf([warm.reconstructor]), given, vectorsOf(1), settings);
+    const [log, failed] = await scoreExplanations(judgeOf([warm.reconstructor]), given, vectorsOf(1), {
       reward: "log_mse",
       failed_penalty: -0.7,
     });
@@ -176,9 +184,9 @@ async function updated(
   // What the policy is now, without another step.
   using graphs = logProbGraphs(pair.verbalizer, compute);
   const now = await policySamples(kept, pair.verbalizer, graphs, microBatch);
-  const moved = now.map(({ advantage, oldLogProbs, referenceLogProbs }) => {
+  const moved = now.map(({ advantages, oldLogProbs, referenceLogProbs }) => {
     const change = referenceLogProbs.reduce((sum, value, i) => sum + value - oldLogProbs[i]!, 0);
-    return { advantage, change: change / oldLogProbs.length };
+    return { advantage: advantages[0]!, change: change / oldLogProbs.length };
   });
   return { reports, samples, moved };
 }

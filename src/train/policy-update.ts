@@ -12,7 +12,8 @@ import type { RolloutRow } from "./verbalizer-step.js";
 /** A rollout that is learnt from. */
 export interface KeptRollout {
   readonly rollout: Rollout;
-  readonly advantage: number;
+  /** One per token of its response. */
+  readonly advantages: ArrayLike<number>;
 }
 
 /** What the verbalizer's steps on one set of samples came to. */
@@ -39,9 +40,9 @@ export async function policySamples(
   reference: LossGraphs<ResponseBatch>,
   microBatch: number,
 ): Promise<RolloutRow[]> {
-  const rows = kept.map(({ rollout: { explanation, vector }, advantage }) => {
+  const rows = kept.map(({ rollout: { explanation, vector }, advantages }) => {
     const { tokens, logProbs } = explanation;
-    return { vector, response: tokens, weight: 1 / kept.length, advantage, oldLogProbs: logProbs };
+    return { vector, response: tokens, weight: 1 / kept.length, advantages, oldLogProbs: logProbs };
   });
   const batches = responseBatches(verbalizer, rows, microBatch);
   const { outputs } = await reference.run(batches);
@@ -65,13 +66,15 @@ export async function updatePolicy(
     readonly microBatch: number;
     readonly updates: number;
     readonly clipRange: number;
+    /** Adds another loss's gradients to each step. */
+    readonly also?: (() => Promise<unknown>) | undefined;
   },
 ): Promise<PolicyUpdate> {
-  const { learningRate, microBatch, updates, clipRange } = options;
+  const { learningRate, microBatch, updates, clipRange, also } = options;
   const batches = responseBatches(verbalizer, samples, microBatch);
-  const first = await trainer.step(batches, learningRate);
+  const first = await trainer.step(batches, learningRate, undefined, also);
   let last = first;
-  for (let i = 1; i < updates; i++) last = await trainer.step(batches, learningRate);
+  for (let i = 1; i < updates; i++) last = await trainer.step(batches, learningRate, undefined, also);
 
   let kl = 0;
   eachRow(batches, first.outputs, (row, logProbs) => {
@@ -81,9 +84,11 @@ export async function updatePolicy(
   });
   let clipped = 0;
   let tokens = 0;
-  eachRow(batches, last.outputs, ({ oldLogProbs, advantage }, logProbs) => {
+  eachRow(batches, last.outputs, ({ oldLogProbs, advantages }, logProbs) => {
     oldLogProbs.forEach((old, i) => {
-      const token = clippedLoss((logProbs[i] as number) - old, advantage, { epsClip: clipRange });
+      const token = clippedLoss((logProbs[i] as number) - old, advantages[i] as number, {
+        epsClip: clipRange,
+      });
       if (token.clipped) clipped++;
       tokens++;
     });

@@ -1,10 +1,10 @@
-// Rollouts of reinforcement learning: a group of sampled explanations per activation, each rewarded by how well the live
-// reconstructor gets the activation back from it. Not what is learnt from them (grpo.ts).
+// Rollouts of reinforcement learning: a group of sampled explanations per activation, each rewarded by how well its judge, the live
+// reconstructor or several, gets the activation back from it. Not what is learnt from them (grpo.ts).
 import { performance } from "node:perf_hooks";
-import { fve as fveOf, reconstructionScores } from "../nla/fidelity.js";
-import type { Reconstructor } from "../nla/reconstructor.js";
+import { fve as fveOf } from "../nla/fidelity.js";
 import type { Explanation, Verbalizer } from "../nla/verbalizer.js";
 import type { TrainConfig } from "./config-schema.js";
+import type { Judge } from "./judge.js";
 import { FAILURE_REWARD, isFailed, rewardOf } from "./reward.js";
 import type { RewardOptions } from "./reward.js";
 
@@ -25,9 +25,6 @@ export type RewardSettings = Pick<TrainConfig["rl"], "reward" | "failed_penalty"
   readonly max_sentences?: number | null;
 };
 
-// Explanations that the reconstructor scores in one pass.
-const REWARD_BATCH = 256;
-
 /** The reward's settings in the terms of reward.ts. */
 export function rewardOptions({ reward, failed_penalty }: RewardSettings): Required<RewardOptions> {
   const kind = reward === "mse" ? "-mse" : "-log-mse";
@@ -41,7 +38,7 @@ export function rewardOptions({ reward, failed_penalty }: RewardSettings): Requi
  */
 export async function rollOut(
   verbalizer: Verbalizer,
-  reconstructor: Reconstructor,
+  judge: Judge,
   vectors: readonly Float32Array[],
   settings: TrainConfig["rl"],
   options: { readonly seed: number; readonly signal?: AbortSignal | undefined },
@@ -57,7 +54,7 @@ export async function rollOut(
     signal: options.signal,
   });
   const sampled = performance.now();
-  const rollouts = await scoreExplanations(reconstructor, explanations, vectors, settings, options.signal);
+  const rollouts = await scoreExplanations(judge, explanations, vectors, settings, options.signal);
   const ended = performance.now();
   return { rollouts, seconds: { rollout: (sampled - begun) / 1000, reward: (ended - sampled) / 1000 } };
 }
@@ -68,7 +65,7 @@ export async function rollOut(
  * @param vectors the activations that `explanation.vector` counts
  */
 export async function scoreExplanations(
-  reconstructor: Reconstructor,
+  judge: Judge,
   explanations: readonly Explanation[],
   vectors: readonly Float32Array[],
   settings: RewardSettings,
@@ -78,13 +75,12 @@ export async function scoreExplanations(
   const ended = explanations.map(({ finish, text }) => {
     return isFailed({ finish, explanation: text }) || sentences(text as string) > most ? null : text;
   });
-  const rebuilt = await reconstructor.reconstructSome(ended, { batch: REWARD_BATCH, signal });
-  const { mseScale } = reconstructor.contract;
+  const explained = explanations.map(({ vector }) => vectors[vector] as Float32Array);
+  const errors = await judge.errors(ended, explained, signal);
   return explanations.map((explanation, i): Rollout => {
-    const vector = vectors[explanation.vector] as Float32Array;
-    const prediction = rebuilt[i] ?? null;
-    const mse = prediction && reconstructionScores(prediction, vector, { mseScale }).mse;
-    const text = prediction && explanation.text;
+    const vector = explained[i] as Float32Array;
+    const mse = errors[i] ?? null;
+    const text = mse === null ? null : explanation.text;
     const reward = rewardOf({ finish: explanation.finish, explanation: text, mse }, rewardOptions(settings));
     return { explanation, vector, failed: text === null, mse, reward };
   });

@@ -1,7 +1,9 @@
 // The whole recipe over one run folder, start to end: extract, split, label, build, shuffle, the two warm starts,
 // reinforcement learning, evaluation. Each stage runs once; a run that was stopped goes on where it stood. This file is the
 // table of contents: what a stage does is in the file it calls.
+import { access } from "node:fs/promises";
 import path from "node:path";
+import { NlaError } from "../error.js";
 import type { FveBaselines } from "../nla/fidelity.js";
 import { makeContract } from "../nla/contract.js";
 import type { Contract } from "../nla/contract.js";
@@ -21,10 +23,12 @@ import { Device } from "../tensor/index.js";
 import { branchRun } from "./branch.js";
 import { corpusName } from "./config.js";
 import { configHash } from "./config.js";
+import { WARM_START } from "./config-schema.js";
 import type { TrainConfig } from "./config-schema.js";
 import { continueLabels } from "./continue-labels.js";
 import { runGrpo } from "./grpo.js";
 import type { HeldOutRow } from "./held-out.js";
+import type { WarmRows } from "./label-stream.js";
 import { resumePoint } from "./loop.js";
 import type { LoopOutputs } from "./loop.js";
 import type { RunContext, RunOptions } from "./run-context.js";
@@ -43,6 +47,7 @@ import type { Storage } from "./warm-start.js";
  * @throws NlaError of whatever is wrong with config, target, corpus or folder; the signal's reason after saving
  */
 export async function train(config: TrainConfig, options: RunOptions): Promise<string> {
+  await requireJudges(config);
   if (options.from !== undefined) await branchRun(options.from, options.directory, config);
   await using run = await openRunFolder(options.directory, config);
   const threads = config.threads ?? threadsFor(await loadModelConfig(targetDirectory(config.target)));
@@ -280,25 +285,40 @@ function pairStorage(context: RunContext, verbalizer: Verbalizer, reconstructor:
   };
 }
 
+/** Both training sets of the warm start, with how far it has read them. */
+async function openWarmLabels(context: RunContext) {
+  const { verbalizer, reconstructor } = context.config;
+  const rowsV = await openLabelled(context, "av_sft");
+  const rowsR = await openLabelled(context, "ar_sft");
+  const source = (rows: typeof rowsV, { steps, batch }: { steps: number; batch: number }): WarmRows => ({
+    rowCount: rows.rowCount,
+    rows: (indices) => rows.rows(indices),
+    read: steps * batch,
+  });
+  return {
+    verbalizer: source(rowsV, verbalizer),
+    reconstructor: source(rowsR, reconstructor),
+    [Symbol.asyncDispose]: () => {
+      rowsV[Symbol.dispose]();
+      rowsR[Symbol.dispose]();
+      return Promise.resolve();
+    },
+  };
+}
+
 async function goOnWithLabels(
   context: RunContext,
   verbalizer: Verbalizer,
   reconstructor: Reconstructor,
 ): Promise<void> {
   const { config } = context;
-  using rowsV = await openLabelled(context, "av_sft");
-  using rowsR = await openLabelled(context, "ar_sft");
-  const source = (rows: typeof rowsV, { steps, batch }: { steps: number; batch: number }) => ({
-    rowCount: rows.rowCount,
-    rows: (indices: readonly number[]) => rows.rows(indices),
-    read: steps * batch,
-  });
+  await using labels = await openWarmLabels(context);
   await continueLabels(
     verbalizer,
     reconstructor,
     {
-      verbalizerRows: source(rowsV, config.verbalizer),
-      reconstructorRows: source(rowsR, config.reconstructor),
+      verbalizerRows: labels.verbalizer,
+      reconstructorRows: labels.reconstructor,
       heldOut: await openHeldOut(context),
       settings: config.rl,
       log: config.log,
@@ -307,6 +327,36 @@ async function goOnWithLabels(
     },
     pairStorage(context, verbalizer, reconstructor),
   );
+}
+
+/** Looks for the judges before hours of warm start, not after. @throws NlaError `judge.missing` */
+async function requireJudges({ rl: { judges } }: TrainConfig): Promise<void> {
+  for (const judge of judges) {
+    if (judge === WARM_START) continue;
+    await access(judge).catch((cause: unknown) => {
+      throw new NlaError({
+        code: "judge.missing",
+        subject: `rl.judges, ${judge}`,
+        found: "nothing there that can be read",
+        wanted: `the folder of a reconstructor, or ${WARM_START}`,
+        next: "Name the reconstructor folder of a finished run: RUN/reconstructor.",
+        cause,
+      });
+    });
+  }
+}
+
+/** Reconstructors of folders, to be disposed together. */
+async function openJudges(folders: readonly string[], device: Device) {
+  const judges: Reconstructor[] = [];
+  for (const folder of folders) judges.push((await loadReconstructor(folder, device)).model);
+  return {
+    judges,
+    [Symbol.asyncDispose]: () => {
+      for (const judge of judges) judge[Symbol.dispose]();
+      return Promise.resolve();
+    },
+  };
 }
 
 async function reinforce(
@@ -318,6 +368,17 @@ async function reinforce(
   const { config, run, device } = context;
   using rows = await openVectors(context, "rl");
   using reference = (await loadVerbalizer(run.path(RUN_LAYOUT.warmVerbalizer), device)).model;
+  const warm = run.path(RUN_LAYOUT.warmReconstructor);
+  await using others = await openJudges(
+    config.rl.judges.map((judge) => (judge === WARM_START ? warm : judge)),
+    device,
+  );
+  const { judges } = others;
+  await using restarted =
+    config.rl.restart_reconstructor === null
+      ? null
+      : held(withAdapter(context, (await loadReconstructor(warm, device)).model));
+  await using labels = config.rl.label_rows > 0 ? await openWarmLabels(context) : null;
   const heldOut: readonly HeldOutRow[] = await openHeldOut(context);
   await runGrpo(
     verbalizer,
@@ -330,6 +391,9 @@ async function reinforce(
       compute: config.compute,
       seed: config.seed,
       reference,
+      judges,
+      warmReconstructor: restarted?.model,
+      labels: labels ?? undefined,
       variance: baselines.variance,
       outputs: outputsOf(context, "rl"),
     },

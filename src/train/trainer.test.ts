@@ -9,7 +9,8 @@ import type { AdamwState, Optimizer, Tensor } from "../tensor/index.js";
 import { LossGraphs } from "./loss-graphs.js";
 import { reconstructorTrainer, regressionBatches, regressionLoss } from "./reconstructor-step.js";
 import type { RegressionBatch, RegressionRow } from "./reconstructor-step.js";
-import { responseBatches } from "./response-batch.js";
+import { responseBatches, responseShape } from "./response-batch.js";
+import type { ResponseBatch } from "./response-batch.js";
 import {
   digestOf,
   digestOfFile,
@@ -19,7 +20,8 @@ import {
 } from "./testing/tiny-training.js";
 import type { TinyTraining } from "./testing/tiny-training.js";
 import { Trainer } from "./trainer.js";
-import { labelTrainer } from "./verbalizer-step.js";
+import { labelLoss, labelTrainer } from "./verbalizer-step.js";
+import type { LabelRow } from "./verbalizer-step.js";
 
 let tiny: TinyTraining;
 beforeAll(async () => {
@@ -106,6 +108,49 @@ describe("micro-batches", () => {
     }
     expect(apart(after[0]!, after[1]!, start!)).toBeLessThan(1e-5);
     expect(apart(after[0]!, after[2]!, start!)).toBeLessThan(1e-5);
+  });
+
+  it("and a joined loss are one step with what both ask for", async () => {
+    const after: Values[] = [];
+    let start: Values | null = null;
+    for (const joining of [false, true]) {
+      using pair = tiny.pair();
+      const { verbalizer } = pair;
+      start ??= valuesOf(verbalizer.model.parameters.tensors);
+      const rows = tiny.rows.slice(0, 8).map(({ vector, text }, i) => {
+        return { vector, response: verbalizer.tokenizer.encode(text!.slice(0, 4 + 6 * i)), weight: 1 / 8 };
+      });
+      using trainer = labelTrainer(verbalizer, linear(), "f32");
+      using graphs = trainer.joined<ResponseBatch<LabelRow>>({
+        device: tiny.device,
+        compute: "f32",
+        build: (g, micro) => labelLoss(g, verbalizer, micro),
+        shapeOf: responseShape,
+      });
+      const [own, others] = joining ? [rows.slice(0, 3), rows.slice(3)] : [rows, []];
+      const batches = (of: typeof rows) => responseBatches(verbalizer, of, 4);
+      await trainer.step(batches(own), 10, undefined, () => graphs.run(batches(others)));
+      after.push(valuesOf(verbalizer.model.parameters.tensors));
+    }
+    expect(apart(after[0]!, after[1]!, start!)).toBeLessThan(1e-5);
+  });
+
+  it("after a restart are as after none: no moment of before is left", async () => {
+    const after: string[] = [];
+    for (const before of [0, 3]) {
+      using pair = tiny.pair();
+      const { reconstructor } = pair;
+      const start = [...reconstructor.trainable].map(([name, tensor]) => [name, tensor.readF32()] as const);
+      using trainer = reconstructorTrainer(reconstructor, adamw(), "f32");
+      const batches = regressionBatches(reconstructor, shortRows(), 12);
+      for (let i = 0; i < before; i++) await trainer.step(batches, 1e-3);
+      for (const [name, values] of start) reconstructor.trainable.get(name)!.write(values);
+      trainer.restart();
+      expect(trainer.counters).toEqual({ steps: 0, skipped: 0 });
+      for (let i = 0; i < 2; i++) await trainer.step(batches, 1e-3);
+      after.push(digestOf(reconstructor.trainable));
+    }
+    expect(after[1]).toBe(after[0]);
   });
 
   it("need few graphs: the one used longest ago goes, and comes back the same", async () => {

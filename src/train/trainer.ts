@@ -46,13 +46,34 @@ export class Trainer<Micro> implements Disposable {
   /**
    * One optimizer step: gradients of all micro-batches added up, clipped together, applied once.
    *
+   * @param also adds the gradients of another loss before they are clipped; see {@link Trainer.joined}
    * @throws the signal's reason between micro-batches; the parameters are then as before the step
    */
-  async step(micros: readonly Micro[], learningRate: number, signal?: AbortSignal): Promise<StepResult> {
+  async step(
+    micros: readonly Micro[],
+    learningRate: number,
+    signal?: AbortSignal,
+    also?: () => Promise<unknown>,
+  ): Promise<StepResult> {
     this.#sums.clear();
     const pass = await this.#training.run(micros, signal);
+    await also?.();
     const { gradientNorm, skipped } = await this.#optimizer.update(this.#state, learningRate, signal);
     return { ...pass, gradientNorm, skipped };
+  }
+
+  /**
+   * Graphs of another loss of the same parameters, whose every run adds its gradients to this trainer's: run within a step, it is a part of
+   * that step. Whoever asks for them frees them, before the trainer.
+   */
+  joined<Other>(graphs: LossGraphsOptions<Other>): LossGraphs<Other> {
+    return new LossGraphs(graphs, this.#sums);
+  }
+
+  /** Forgets moments and steps taken, as before the first step; skipped ones stay counted. */
+  restart(): void {
+    this.#state.moments.zero();
+    this.#state.step = 0;
   }
 
   /** The same losses without gradients and without a change. */

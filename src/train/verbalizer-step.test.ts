@@ -289,7 +289,8 @@ describe("the losses of a real verbalizer", () => {
       vector: row.vector,
       response: row.response,
       weight: 1 / plain.length,
-      advantage: [1.1, -0.6, 0, 2, -1, 0.3][i]!,
+      // Another one at each token.
+      advantages: row.response.map((_, t) => [1.1, -0.6, 0, 2, -1, 0.3][i]! + 0.2 * Math.sin(3 * t)),
       oldLogProbs: logProbsOf.get(row.response)!.map((value, t) => value + 0.4 * Math.sin(t + i)),
       referenceLogProbs: logProbsOf.get(row.response)!.map((value, t) => value - 0.7 * Math.cos(2 * t + i)),
     }));
@@ -301,11 +302,11 @@ describe("the losses of a real verbalizer", () => {
       shapeOf: responseShape,
     });
     const { loss: policyWanted, metrics } = policyLossInNumbers(
-      rollouts.map(({ response, advantage, oldLogProbs, referenceLogProbs }) => ({
+      rollouts.map(({ response, advantages, oldLogProbs, referenceLogProbs }) => ({
         logProbs: logProbsOf.get(response)!,
         oldLogProbs,
         referenceLogProbs,
-        advantages: response.map(() => advantage),
+        advantages: Array.from(advantages),
         lossMask: response.map(() => 1),
       })),
       { epsClip: 0.2, klLossCoef: 0.1 },

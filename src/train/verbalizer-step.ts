@@ -37,7 +37,8 @@ export function labelLoss(
 export interface RolloutRow extends ResponseRow {
   /** What the sample counts: the samples of a step add up to one. */
   readonly weight: number;
-  readonly advantage: number;
+  /** One per token. */
+  readonly advantages: ArrayLike<number>;
   /** log-probabilities at sampling time. */
   readonly oldLogProbs: readonly number[];
   /** Those under the frozen warm-started verbalizer. */
@@ -113,7 +114,7 @@ export function policyLoss(
       ...responses.values(micro),
       old: perToken(micro, ({ oldLogProbs }, i) => oldLogProbs[i] as number),
       reference: perToken(micro, ({ referenceLogProbs }, i) => referenceLogProbs[i] as number),
-      advantages: perToken(micro, ({ advantage }) => advantage),
+      advantages: perToken(micro, ({ advantages }, i) => advantages[i] as number),
       weights: perToken(micro, ({ weight, response }) => weight / response.length),
       inside: perToken(micro, () => 1),
     }),
