@@ -150,12 +150,8 @@ function override(document: Document, text: string): string[] {
 }
 
 /**
-<<<<<<< HEAD
- * Reads a config from text. Relative paths (`target`, `corpus.path`) become absolute, and names stay, so that the resolved config means
-=======
- * Reads a config from text. Relative paths (`target`, `corpus.path`, `rl.judges`) become absolute, so that the resolved config means
->>>>>>> informative
- * the same wherever it is read.
+ * Reads a config from text. Relative paths (`target`, `corpus.path`, `rl.judges`) become absolute, and names stay, so that the resolved
+ * config means the same wherever it is read.
  *
  * @throws NlaError `config.yaml` with the line, `config.override`, and what {@link checkConfig} throws
  */
