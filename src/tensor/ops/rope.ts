@@ -76,10 +76,10 @@ export function ropeTable(g: Graph, positions: Tensor, width: number, options: R
   return g.derive(divisors ?? positions, `rope ${positions.name} ${width} ${theta} ${magnitude}`, make);
 }
 
-/** The gradient of x [n, heads, width] of which the first `turned` heads (0: all) were turned. */
-export function turnedBack(g: Graph, dy: Tensor, table: Tensor, turned = 0): Tensor {
+/** The gradient of x [n, heads, width], every head turned back. */
+function turnedBack(g: Graph, dy: Tensor, table: Tensor): Tensor {
   const back = (dtype: "f32" | "bf16") =>
-    g.emitKernel("rope", dy.shape, [dy, table], { flags: INVERSE | (turned * TURNED), dtype });
+    g.emitKernel("rope", dy.shape, [dy, table], { flags: INVERSE, dtype });
   return g.offer(back("f32"), asDtype("bf16"), () => back("bf16"));
 }
 
