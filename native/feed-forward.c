@@ -118,18 +118,6 @@ static Matrix row_major(const Tensor *t) {
 }
 static Matrix transposed(Matrix m) { return (Matrix){m.data, m.column_stride, m.row_stride, m.type, m.packed}; }
 static Matrix packed_matrix(const Tensor *t, int64_t columns) { return (Matrix){t->data, round_up(columns, UNIT), 0, TYPE_F32, 1}; }
-// A matrix from a row on.
-static Matrix from_row(Matrix m, int64_t row) {
-  m.data = (const char *)m.data + row * m.row_stride * (m.type == TYPE_BF16 ? 2 : 4);
-  return m;
-}
-
-// A matrix from a column on.
-static Matrix from_column(Matrix m, int64_t column) {
-  if (m.packed) m.column_stride += column;
-  else m.data = (const char *)m.data + column * m.column_stride * (m.type == TYPE_BF16 ? 2 : 4);
-  return m;
-}
 #endif
 
 // `n` numbers to element `at` of dst.

@@ -66,6 +66,17 @@ typedef struct {
   int packed;
 } Matrix;
 
+// A matrix from a row on, and from a column on.
+INLINE Matrix from_row(Matrix m, int64_t row) {
+  m.data = (const char *)m.data + row * m.row_stride * (m.type == TYPE_BF16 ? 2 : 4);
+  return m;
+}
+INLINE Matrix from_column(Matrix m, int64_t column) {
+  if (m.packed) m.column_stride += column;
+  else m.data = (const char *)m.data + column * m.column_stride * (m.type == TYPE_BF16 ? 2 : 4);
+  return m;
+}
+
 // Where a product goes: C = base + A B, rows of C and base contiguous; base NULL: zero. They may be the same memory.
 typedef struct {
   float *data;

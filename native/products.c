@@ -25,12 +25,9 @@ INLINE char *batch_of(const Tensor *t, int64_t i2, int64_t i3) {
 
 // Rows [m0, m0 + m) and columns [n0, n0 + n) of C, base + A B.
 INLINE void block_of(Gemm gemm, int64_t m0, int64_t m, int64_t n0, int64_t n, int64_t k, Matrix a, Matrix b, Target c, char *scratch) {
-  a.data = (const char *)a.data + m0 * a.row_stride * (a.type == TYPE_BF16 ? 2 : 4);
-  if (b.packed) b.column_stride += n0;
-  else b.data = (const char *)b.data + n0 * b.column_stride * (b.type == TYPE_BF16 ? 2 : 4);
   c.data += m0 * c.stride + n0;
   if (c.base) c.base += m0 * c.base_stride + n0;
-  gemm(m, n, k, a, b, c, scratch);
+  gemm(m, n, k, from_row(a, m0), from_column(b, n0), c, scratch);
 }
 
 // The product of a dst with many rows, which threads take a few at a time; each packs B once, where it is not.
@@ -93,8 +90,8 @@ static void pack(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t n = b->ne[transposed], k = b->ne[!transposed], from = part(n, UNIT, ith, nth), until = part(n, UNIT, ith + 1, nth);
   const int64_t row = (int64_t)b->nb[1] / (b->type == TYPE_BF16 ? 2 : 4);
   const Matrix matrix = {b->data, transposed ? 1 : row, transposed ? row : 1, b->type, 0};
-  const Matrix here = {(const char *)b->data + from * matrix.column_stride * (b->type == TYPE_BF16 ? 2 : 4), matrix.row_stride, matrix.column_stride, b->type, 0};
-  if (until > from) (flags & IN_BF16 ? products.bf16 : products.f32).pack(n, k, here, from, until, (char *)dst->data);
+  const Product *product = flags & IN_BF16 ? &products.bf16 : &products.f32;
+  if (until > from) product->pack(n, k, from_column(matrix, from), from, until, (char *)dst->data);
 }
 
 // dst[8] = what this file reads of its second source: its four extents and, in elements, its four strides; plus, from the last

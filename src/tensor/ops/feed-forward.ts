@@ -97,21 +97,17 @@ export function feedForward(
   const z = product(g, y, down, { transposeB: true, compute, base: onto });
   if (!keeps) return g.record(z, ...(onto ? [[onto, (dz: Tensor) => dz] as const] : []));
   const kept = partOf(g, made, n * ffn, [n, 2 * ffn]);
-  const sweeps = new Map<Tensor, Tensor>();
-  const sweep = (dz: Tensor) => {
-    const known = sweeps.get(dz);
-    const swept =
-      known ?? g.emitKernel("gated_product_back", [n, 2 * ffn], [operand(dz), operand(down), kept], settings);
-    sweeps.set(dz, swept);
-    return swept;
-  };
+  let swept: Tensor | null = null;
+  const sweep = (dz: Tensor) =>
+    (swept ??= g.emitKernel(
+      "gated_product_back",
+      [n, 2 * ffn],
+      [operand(dz), operand(down), kept],
+      settings,
+    ));
   // Both matrices' gradients in one product, as the two lie side by side in what it multiplies.
-  const both = new Map<Tensor, Tensor>();
-  const ofMatrices = (dz: Tensor) => {
-    const known = both.get(dz) ?? product(g, sweep(dz), x, { transposeA: true, compute });
-    both.set(dz, known);
-    return known;
-  };
+  let both: Tensor | null = null;
+  const ofMatrices = (dz: Tensor) => (both ??= product(g, sweep(dz), x, { transposeA: true, compute }));
   return g.record(
     z,
     ...(onto ? [[onto, (dz: Tensor) => dz] as const] : []),
