@@ -8,6 +8,7 @@
 #define OPTIMIZER_SETTINGS
 enum { SQUARE_SLOTS = 64 }; // partial sums, whatever the number of threads
 enum { ADAMW_RANGE = 4096 };
+enum { LANES = 16 };       // sums of squares at a time, the same on every processor
 #endif
 
 // In place on the parameter, which is the first source: there is no scratch here. Then: gradient, first and second moments,
@@ -36,14 +37,34 @@ static void NAME(square_sums)(Tensor *dst, int ith, int nth, void *userdata) {
   const float *x = source(dst, 1);
   for (int64_t slot = ith; slot < SQUARE_SLOTS; slot += nth) {
     const int64_t from = part(n, 16, slot, SQUARE_SLOTS), until = part(n, 16, slot + 1, SQUARE_SLOTS);
-    double sums[4] = {0, 0, 0, 0}; // float64: a gradient has millions of elements
+    double sums[LANES] = {0}, all = 0; // float64: a gradient has millions of elements
     int64_t i = from;
-    for (; i + 4 <= until; i += 4)
-      for (int lane = 0; lane < 4; lane++) sums[lane] += (double)x[i + lane] * (double)x[i + lane];
+    for (; i + LANES <= until; i += LANES) {
+#pragma GCC unroll 16
+      for (int lane = 0; lane < LANES; lane++) sums[lane] += (double)x[i + lane] * (double)x[i + lane];
+    }
     for (; i < until; i++) sums[0] += (double)x[i] * (double)x[i];
-    ((float *)dst->data)[slot] = (float)((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (int lane = 0; lane < LANES; lane++) all += sums[lane];
+    ((float *)dst->data)[slot] = (float)all;
   }
 }
 
-const NamedOp NAME(optimizer_ops)[] = {{"adamw", NAME(adamw)}, {"square_sums", NAME(square_sums)}, {NULL, NULL}};
+// In place on a sum of gradients, which is the first source: there is no scratch here. Then: a gradient like it, and [1]: 0 where the
+// sum is nothing yet, whatever its memory holds.
+static void NAME(accumulate)(Tensor *dst, int ith, int nth, void *userdata) {
+  (void)userdata;
+  const int64_t n = size_of(dst), from = part(n, ADAMW_RANGE, ith, nth), until = part(n, ADAMW_RANGE, ith + 1, nth);
+  const float *gradient = source(dst, 1);
+  float *sum = (float *)dst->data;
+  if (source(dst, 2)[0] == 0) memcpy(sum + from, gradient + from, (size_t)(until - from) * 4);
+  else
+    for (int64_t i = from; i < until; i++) sum[i] += gradient[i];
+}
+
+const NamedOp NAME(optimizer_ops)[] = {
+    {"adamw", NAME(adamw)},
+    {"square_sums", NAME(square_sums)},
+    {"accumulate", NAME(accumulate)},
+    {NULL, NULL},
+};
 #endif

@@ -75,6 +75,17 @@ static void NAME(sum_rows)(Tensor *dst, int ith, int nth, void *userdata) {
     for (int64_t j = from; j < until; j++) y[j] += x[i * d + j];
 }
 
+// Sources: scratch, up to seven tensors [d, n_i] -> [d, sum of n_i].
+static void NAME(stack_rows)(Tensor *dst, int ith, int nth, void *userdata) {
+  (void)userdata;
+  float *to = (float *)dst->data;
+  for (int i = 1; i < 8 && dst->src[i]; i++) {
+    const int64_t n = size_of(dst->src[i]), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
+    if (until > from) memcpy(to + from, source(dst, i) + from, (size_t)(until - from) * 4);
+    to += n;
+  }
+}
+
 // ---- rotary embedding: element i is turned with element i + d/2
 
 // cos | sin of each position, times the magnitude. Sources: scratch, positions i32 [n], [frequency divisors [d/2]] -> [d, n].
@@ -209,6 +220,7 @@ const NamedOp NAME(row_ops)[] = {
     {"rms_norm", NAME(rms_norm)},
     {"rms_norm_back", NAME(rms_norm_back)},
     {"sum_rows", NAME(sum_rows)},
+    {"stack_rows", NAME(stack_rows)},
     {"rope_table", NAME(rope_table)},
     {"rope", NAME(rope)},
     {"soft_cap", NAME(soft_cap)},

@@ -210,6 +210,40 @@ static void test_adamw(int64_t n) {
   drop(w), drop(g), drop(m), drop(v), drop(clip), drop(settings), drop(squares);
 }
 
+static void test_accumulate(int64_t n) {
+  Tensor *sum = f32(n, 1, 1, 1), *g = f32(n, 1, 1, 1), *runs = f32(1, 1, 1, 1);
+  const Op op = (Op)nk_op("accumulate");
+  double *wanted = doubles(n);
+  sum->src[0] = sum, sum->src[1] = g, sum->src[2] = runs;
+  for (int threads = 1; threads <= MOST_THREADS; threads++) {
+    for (int64_t i = 0; i < n; i++) values(sum)[i] = NAN, wanted[i] = 3.0 * values(g)[i];
+    for (int run = 0; run < 3; run++) {
+      values(runs)[0] = (float)run;
+      for (int i = threads - 1; i >= 0; i--) op(sum, i, threads, NULL);
+    }
+    check("accumulate", distance(values(sum), wanted, n), 2e-7);
+  }
+  free(wanted);
+  drop(sum), drop(g), drop(runs);
+}
+
+static void test_stack_rows(int64_t d, int parts) {
+  Tensor *sources[7];
+  int64_t rows = 0, at = 0;
+  for (int i = 0; i < parts; i++) sources[i] = f32(d, 1 + 37 * i, 1, 1), rows += 1 + 37 * i;
+  Tensor *dst = f32(d, rows, 1, 1);
+  run("stack_rows", dst, sources, parts, 0, 0, NULL);
+  int same = 1;
+  for (int i = 0; i < parts; i++) {
+    const int64_t n = d * sources[i]->ne[1];
+    same = same && memcmp(values(dst) + at, sources[i]->data, (size_t)n * 4) == 0;
+    at += n;
+    drop(sources[i]);
+  }
+  check("stack_rows, same bytes", same ? 0 : 1, 0);
+  drop(dst);
+}
+
 // window 0: causal without one; `padded` keys at the start are hidden in odd batch rows, whose first queries see themselves.
 static void test_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t, int64_t batches, int64_t window, int64_t padded,
                            int added, uint32_t flags, float cap, double bound) {
@@ -310,6 +344,8 @@ int main(void) {
     test_soft_cap(33, 1e-20f, 30), test_soft_cap(100, 1e30f, 0.5f);
     test_gather_back(7, 5, 40), test_gather_back(48, 90, 33), test_gather_back(1, 1, 1), test_gather_back(9, 4, 0);
     test_adamw(1), test_adamw(15), test_adamw(10007);
+    test_accumulate(1), test_accumulate(10007);
+    test_stack_rows(1, 2), test_stack_rows(48, 7), test_stack_rows(1000, 3);
     for (uint32_t flags = 0; flags < (half ? 2u : 1u); flags++) {
       const double bound = flags ? 3e-2 : 3e-6;
       test_attention(8, 2, 2, 5, 2, 0, 0, 0, flags, 0, bound);

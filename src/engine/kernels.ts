@@ -22,6 +22,7 @@ export type KernelName =
   | "rms_norm"
   | "rms_norm_back"
   | "sum_rows"
+  | "stack_rows"
   | "gated"
   | "gated_back"
   | "gated_product"
@@ -39,7 +40,8 @@ export type KernelName =
   | "cache_attention"
   | "choose_token"
   | "adamw"
-  | "square_sums";
+  | "square_sums"
+  | "accumulate";
 
 /** One side of a product: element (row, column) is at `data[row * rowStride + column * columnStride]`. */
 export interface DirectMatrix {

@@ -36,6 +36,7 @@ export interface AdamwState extends Disposable {
   /** Steps skipped because a gradient was not finite. */
   skipped: number;
   readonly graphs: StepGraphs;
+  readonly gradients: GradientSums;
 }
 
 interface StepGraphs extends Disposable {
@@ -94,6 +95,7 @@ export function adamw(options: AdamwOptions = {}): Optimizer<AdamwState> {
       return {
         moments,
         graphs,
+        gradients,
         step: 0,
         skipped: 0,
         [Symbol.dispose]() {
@@ -105,6 +107,7 @@ export function adamw(options: AdamwOptions = {}): Optimizer<AdamwState> {
 
     async update(state, learningRate, signal) {
       requireNotNegative("learningRate", learningRate);
+      state.gradients.settle();
       await state.graphs.norm.run({}, signal);
       const gradientNorm = Math.sqrt(state.graphs.sumOfSquares.readF32()[0] as number);
       if (!Number.isFinite(gradientNorm)) {

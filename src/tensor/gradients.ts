@@ -8,7 +8,11 @@ import { formatShape } from "./shape.js";
 /** Gradient sums of a set of parameters, by name. */
 export class GradientSums implements Disposable {
   readonly parameters: ReadonlyMap<string, Tensor>;
+  /** What they hold is defined after {@link GradientSums.settle}. */
   readonly sums: Arena;
+  // How many runs have been added up, and the number one: the first run of a step writes over the sums, so that nobody has to fill
+  // them with zeros before.
+  readonly #count: Arena;
 
   /**
    * @param parameters f32 tensors of arenas on one device, marked as parameters
@@ -29,11 +33,19 @@ export class GradientSums implements Disposable {
     this.parameters = parameters;
     const specs = [...parameters].map(([name, { shape }]) => [name, { shape }] as const);
     this.sums = new Arena(first.device, "gradients", Object.fromEntries(specs));
+    this.#count = new Arena(first.device, "runs of gradients", { runs: { shape: [1] }, one: { shape: [1] } });
+    this.#count.get("one").write(Float32Array.of(1));
   }
 
-  /** Sets all sums to zero: the start of a step. */
+  /** Forgets all gradients: the start of a step. */
   clear(): void {
-    this.sums.zero();
+    this.#count.get("runs").write(Float32Array.of(0));
+    if (!this.sums.device.kernels) this.sums.zero();
+  }
+
+  /** Before the sums are read: zeros, if no run has added anything to them. */
+  settle(): void {
+    if (this.sums.device.kernels && this.#count.get("runs").readF32()[0] === 0) this.sums.zero();
   }
 
   /**
@@ -43,6 +55,7 @@ export class GradientSums implements Disposable {
    * @throws NlaError `tensor.gradient` naming a parameter that the loss does not depend on
    */
   accumulate(g: Graph, gradients: ReadonlyMap<Tensor, Tensor>): void {
+    const runs = this.#count.get("runs");
     for (const [name, parameter] of this.parameters) {
       const gradient = gradients.get(parameter);
       if (!gradient) {
@@ -54,12 +67,19 @@ export class GradientSums implements Disposable {
           next: "Leave it out of the trained parameters.",
         });
       }
-      g.expand(g.emit("add_inplace", parameter.shape, "f32", this.sums.get(name), gradient));
+      const sum = this.sums.get(name);
+      g.expand(
+        g.native
+          ? g.emitKernelInPlace("accumulate", sum, [gradient, runs])
+          : g.emit("add_inplace", parameter.shape, "f32", sum, gradient),
+      );
     }
+    if (g.native) g.expand(g.emitKernelInPlace("accumulate", runs, [this.#count.get("one"), runs]));
   }
 
   [Symbol.dispose](): void {
     this.sums[Symbol.dispose]();
+    this.#count[Symbol.dispose]();
   }
 }
 

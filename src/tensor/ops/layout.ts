@@ -133,10 +133,12 @@ export function concatRows(g: Graph, parts: readonly Tensor[]): Tensor {
     );
   }
   requireDtype("concatRows", "f32", ...parts);
-  const joined = rest.reduce(
-    (all, part) => g.emit("concat", [rowsOf(all) + rowsOf(part), width], "f32", all, part, 1),
-    first,
-  );
+  const joined = g.native
+    ? stackRows(g, parts, width)
+    : rest.reduce(
+        (all, part) => g.emit("concat", [rowsOf(all) + rowsOf(part), width], "f32", all, part, 1),
+        first,
+      );
   let start = 0;
   const pullbacks = parts.map((part): Pullback => {
     const from = start;
@@ -144,6 +146,21 @@ export function concatRows(g: Graph, parts: readonly Tensor[]): Tensor {
     return [part, (dy) => rowsView(g, dy, from, rowsOf(part), width)];
   });
   return g.record(joined, ...pullbacks);
+}
+
+// Sources of the kernel (native/rows.c).
+const MOST_STACKED = 7;
+
+/** The same by nlakit's kernel, which copies each part once: pair by pair, ggml copies the first as often as there are others. */
+function stackRows(g: Graph, parts: readonly Tensor[], width: number): Tensor {
+  const [first] = parts as readonly [Tensor];
+  if (parts.length === 1) return first;
+  const groups = Array.from({ length: Math.ceil(parts.length / MOST_STACKED) }, (_, i) => {
+    const group = parts.slice(i * MOST_STACKED, (i + 1) * MOST_STACKED);
+    if (group.length === 1) return group[0] as Tensor;
+    return g.emitKernel("stack_rows", [group.reduce((sum, part) => sum + rowsOf(part), 0), width], group);
+  });
+  return stackRows(g, groups, width);
 }
 
 function rowsOf(x: Tensor): number {
