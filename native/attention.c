@@ -154,8 +154,7 @@ INLINE void NAME(hold)(const Attention *a, const float *x, const float *turn, ch
   if (a->half) {
     uint16_t *y = (uint16_t *)rows + i * depth;
     if (turn) NAME(turn_to_bf16)(d / 2, 1.f, turn, turn + d / 2, x, y);
-    else
-      for (int64_t j = 0; j < d; j++) y[j] = to_bf16(x[j]);
+    else NAME(halve)(d, x, y);
     memset(y + d, 0, (depth - d) * 2);
   } else {
     float *y = (float *)rows + i * depth;
@@ -274,8 +273,7 @@ INLINE void NAME(put)(const Attention *a, float *row, int64_t from, int64_t coun
     memcpy(row + from, values, count * 4);
     return;
   }
-  uint16_t *half = (uint16_t *)row + from;
-  for (int64_t j = 0; j < count; j++) half[j] = to_bf16(values[j]);
+  NAME(halve)(count, values, (uint16_t *)row + from);
 }
 // Zeros in a row of `n` scores outside [from, from + count).
 INLINE void NAME(clear_outside)(const Attention *a, float *row, int64_t from, int64_t count, int64_t n) {
@@ -285,7 +283,7 @@ INLINE void NAME(clear_outside)(const Attention *a, float *row, int64_t from, in
 }
 
 // The rows of one block of queries of a head.
-INLINE void NAME(attend)(Attention *a, int64_t batch, int64_t head, int64_t start, float *out, float *log_sums) {
+INLINE void NAME(attend)(Attention *a, int64_t batch, int64_t head, int64_t start, float *out, float *log_sums, uint16_t *halves) {
   const int64_t rows = min64(a->block, a->queries - start);
   const Seen seen = seen_by(a, start, start + rows);
   const int64_t n = seen.last - seen.first;
@@ -311,22 +309,27 @@ INLINE void NAME(attend)(Attention *a, int64_t batch, int64_t head, int64_t star
     inverse[i] = 1.f / sum;
     log_sums[(batch * a->heads + head) * a->queries + start + i] = factor * most + logf(sum);
   }
-  float *o = out + ((batch * a->queries + start) * a->heads + head) * a->d;
+  const int64_t at = ((batch * a->queries + start) * a->heads + head) * a->d;
+  float *o = out + at;
   const int64_t o_token = a->heads * a->d;
   const float *values_seen = a->v + batch * a->kv_batch + head / a->group * a->kv_head + seen.first * a->kv_token;
   a->product->multiply(rows, a->d, n, scores_held(a, a->scores, 0), (Matrix){values_seen, a->kv_token, 1, TYPE_F32, 0},
                        (Target){o, o_token, 0, 0}, a->scratch);
-  for (int64_t i = 0; i < rows; i++)
+  for (int64_t i = 0; i < rows; i++) {
     for (int64_t j = 0; j < a->d; j++) o[i * o_token + j] *= inverse[i];
+    if (halves) NAME(halve)(a->d, o + i * o_token, halves + at + i * o_token);
+  }
 }
 
 // Sources: scratch, q [d, heads, queries, batches], k and v [d, kvHeads, keys, batches] (or with HEADS_FIRST [d, keys, kvHeads,
 // batches]), mask [keys, queries, 1, 1 or batches] f32 or f16, [table of the op "rope" [d, queries * batches], by which q and k are
-// turned] -> like q, then the logarithm of each row's sum [queries, heads, batches], which the gradient needs. Value: scale; flags:
-// ATTEND_BF16, HEADS_FIRST, and the cap.
+// turned] -> like q, then the logarithm of each row's sum [queries, heads, batches], which the gradient needs, then, where there is room,
+// the first once more in BF16. Value: scale; flags: ATTEND_BF16, HEADS_FIRST, and the cap.
 static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
   Attention here = attention_of(dst, dst->src[1], dst->src[2], dst->src[3], dst->src[4], dst->src[5], ith, userdata, 1), *a = &here;
   float *out = (float *)dst->data, *log_sums = out + size_of(dst->src[1]);
+  const int64_t sums = a->queries * a->heads * a->batches;
+  uint16_t *halves = size_of(dst) > size_of(dst->src[1]) + sums ? (uint16_t *)(log_sums + sums) : NULL;
   const int64_t blocks = (a->queries + a->block - 1) / a->block, kv_heads = a->heads / a->group;
   const int whole = a->batches * kv_heads >= 8 * nth; // all that looks at the same keys in one unit
   const int64_t heads = whole ? a->group : 1, starts = whole ? a->queries : a->block;
@@ -336,7 +339,7 @@ static void NAME(attention)(Tensor *dst, int ith, int nth, void *userdata) {
     const int64_t start = whole ? 0 : unit % blocks * a->block;
     look(a, batch);
     for (int64_t h = head; h < head + heads; h++)
-      for (int64_t s = start; s < min64(start + starts, a->queries); s += a->block) NAME(attend)(a, batch, h, s, out, log_sums);
+      for (int64_t s = start; s < min64(start + starts, a->queries); s += a->block) NAME(attend)(a, batch, h, s, out, log_sums, halves);
   }
 }
 
@@ -346,8 +349,7 @@ INLINE void NAME(give)(const Attention *a, Tensor *dst, int64_t at, const float 
   if (dst->type == TYPE_BF16) {
     uint16_t *y = (uint16_t *)dst->data + at;
     if (turn) NAME(turn_to_bf16)(half, -1.f, turn, turn + half, x, y);
-    else
-      for (int64_t j = 0; j < d; j++) y[j] = to_bf16(x[j]);
+    else NAME(halve)(d, x, y);
   } else {
     float *y = (float *)dst->data + at;
     if (turn) NAME(turn)(half, -1.f, turn, turn + half, x, y);

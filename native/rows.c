@@ -41,12 +41,13 @@ static void NAME(rms_norm)(Tensor *dst, int ith, int nth, void *userdata) {
 }
 
 // dx = [sum +] r gain dy - x r^3 / d (dy gain . x), and dgain = sum over rows of dy x r, the latter as SLOTS partial sums.
-// Sources: scratch, dy, x, gain, [sum like x] -> dx [d, n] | partial sums [d, SLOTS].
+// Sources: scratch, dy, x, gain, [sum like x] -> dx [d, n] | partial sums [d, SLOTS] | where there is room, dx in BF16.
 static void NAME(rms_norm_back)(Tensor *dst, int ith, int nth, void *userdata) {
   const float eps = settings_of(userdata).value;
   const int64_t d = dst->src[2]->ne[0], n = rows_of(dst->src[2]);
   const float *gain = source(dst, 3), *before = dst->src[4] ? source(dst, 4) : NULL;
   float *all = (float *)dst->data, *partial = all + n * d;
+  uint16_t *halves = size_of(dst) > (n + SLOTS) * d ? (uint16_t *)(partial + SLOTS * d) : NULL;
   for EVERY_UNIT(slot, SLOTS) {
     float *dgain = partial + slot * d;
     memset(dgain, 0, d * 4);
@@ -60,6 +61,8 @@ static void NAME(rms_norm_back)(Tensor *dst, int ith, int nth, void *userdata) {
       else
         for (int64_t j = 0; j < d; j++) dx[j] = r * gain[j] * dy[j] - along * x[j];
       for (int64_t j = 0; j < d; j++) dgain[j] += dy[j] * x[j] * r;
+      if (halves)
+        for (int64_t j = 0; j < d; j++) halves[i * d + j] = to_bf16(dx[j]);
     }
   }
 }

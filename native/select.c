@@ -145,6 +145,13 @@ EXPORT int64_t nk_packed_bytes(int bf16, int64_t n, int64_t k) {
 // The backend buffer that a tensor lies in, for whoever wants to ask for large pages under it.
 EXPORT void *nk_buffer_of(const Tensor *tensor) { return tensor->view_src ? tensor->view_src->buffer : tensor->buffer; }
 
+// Makes a view of F32 one of twice as many BF16, which lie where it does; rows stay one after another. ggml has no call for it.
+EXPORT void nk_view_bf16(Tensor *view) {
+  view->type = TYPE_BF16;
+  view->ne[0] *= 2;
+  view->nb[0] = 2;
+}
+
 // Asks for large pages under a buffer that was not touched yet: fewer misses of the address cache. 0: the system agreed.
 EXPORT int nk_large_pages(void *start, int64_t bytes) {
 #ifdef __linux__

@@ -150,11 +150,45 @@ INLINE void NAME(turn)(int64_t half, float sign, const float *cosines, const flo
     y[j + half] = a * turn + b * cosines[j];
   }
 }
+
+// Rounded to BF16. By hand where vectors are wide: of rows of 48 elements, or of 24, compilers do most in what is left over by theirs.
+#if WIDTH == 16
+INLINE __m256i NAME(rounded)(__m512 x) {
+  const __m512i bits = _mm512_castps_si512(x), high = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1)), half = _mm512_set1_epi32(0x7fff);
+  const __m512i nearest = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, half)), 16);
+  const __mmask16 none = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(nearest, none, high, _mm512_set1_epi32(64)));
+}
+INLINE __mmask16 NAME(first_lanes)(int64_t n) { return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff; }
+#endif
+INLINE void NAME(halve)(int64_t n, const float *x, uint16_t *y) {
+#if WIDTH == 16
+  for (int64_t j = 0; j < n; j += 16) {
+    const __mmask16 some = NAME(first_lanes)(n - j);
+    _mm256_mask_storeu_epi16(y + j, some, NAME(rounded)(_mm512_maskz_loadu_ps(some, x + j)));
+  }
+#else
+  for (int64_t j = 0; j < n; j++) y[j] = to_bf16(x[j]);
+#endif
+}
+
 INLINE void NAME(turn_to_bf16)(int64_t half, float sign, const float *cosines, const float *sines, const float *x, uint16_t *y) {
+#if WIDTH == 16
+  for (int64_t j = 0; j < half; j += 16) {
+    const __mmask16 some = NAME(first_lanes)(half - j);
+    const __m512 a = _mm512_maskz_loadu_ps(some, x + j), b = _mm512_maskz_loadu_ps(some, x + j + half);
+    const __m512 along = _mm512_maskz_loadu_ps(some, cosines + j);
+    const __m512 turn = _mm512_mul_ps(_mm512_set1_ps(sign), _mm512_maskz_loadu_ps(some, sines + j));
+    _mm256_mask_storeu_epi16(y + j, some, NAME(rounded)(_mm512_fmsub_ps(a, along, _mm512_mul_ps(b, turn))));
+    _mm256_mask_storeu_epi16(y + j + half, some, NAME(rounded)(_mm512_fmadd_ps(a, turn, _mm512_mul_ps(b, along))));
+  }
+#else
 #pragma omp simd
   for (int64_t j = 0; j < half; j++) {
     const float a = x[j], b = x[j + half], turn = sign * sines[j];
     y[j] = to_bf16(a * cosines[j] - b * turn);
     y[j + half] = to_bf16(a * turn + b * cosines[j]);
   }
+#endif
 }

@@ -82,6 +82,8 @@ export interface Kernels {
   /** Bytes of a right operand [k, n] as the op "pack" leaves it at this level. */
   packedBytes(n: number, k: number, bf16: boolean): number;
   multiply(product: DirectProduct): void;
+  /** Makes an f32 view one of twice as many bf16 in the same memory: [..., 2n] of [..., n]. */
+  viewBf16(view: Pointer): void;
   /** The backend buffer that holds a tensor. */
   bufferOf(tensor: Pointer): Pointer | null;
   /** Asks the system for large pages under memory that was not touched yet. */
@@ -216,6 +218,7 @@ function bind(file: string): Bound {
     p: Pointer,
     n: number,
   ) => number;
+  const viewBf16 = library.func("nk_view_bf16", "void", ["void*"]) as (view: Pointer) => void;
   const buffer = library.func("nk_buffer_of", "void*", ["void*"]) as (tensor: Pointer) => Pointer | null;
   const matrix = ["void*", "int64_t", "int64_t", "int"];
   const target = ["void*", "int64_t", "void*", "int64_t", "void*"];
@@ -278,6 +281,7 @@ function bind(file: string): Bound {
     multiply({ m, n, k, a, b, c, cStride, base = null, bf16 = false, scratch }) {
       gemm(bf16 ? 1 : 0, m, n, k, ...sideOf(a), ...sideOf(b), c, cStride, base, cStride, scratch);
     },
+    viewBf16,
     bufferOf: buffer,
     largePages: (start, bytes) => void pages(start, bytes),
   };

@@ -179,6 +179,14 @@ export class NativeGraph implements Disposable {
     return node;
   }
 
+  /** A part of a node's f32 memory as bf16: `extent` of those, whose rows are even. `start`: in bytes. CPU devices with kernels only. */
+  viewBf16(node: Pointer, [n0, n1, n2, n3]: Extent, start: number): Pointer {
+    const [row, plane, volume] = [n0 * 2, n0 * n1 * 2, n0 * n1 * n2 * 2];
+    const view = this.node("view_4d", [node, n0 / 2, n1, n2, n3, row, plane, volume, start]);
+    (this.#device.kernels as Kernels).viewBf16(view);
+    return view;
+  }
+
   /** How many elements ggml gives a node: a check on the shape that `tensor/` computed. */
   elements(tensor: Pointer): number {
     return Number(this.#device.library.ggml.ggml_nelements(tensor));

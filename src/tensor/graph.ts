@@ -201,6 +201,24 @@ export class Graph implements Owner, Disposable {
     return new Tensor(this, handle, target.shape, target.dtype, name);
   }
 
+  /**
+   * For ops whose kernel leaves bf16 beside f32 in one result: those from element `start` of its f32 on, in a shape of their own with an
+   * even last dimension; memory is shared, no gradient. Only where {@link Graph.native} is true.
+   */
+  viewBf16(x: Tensor, start: number, shape: Shape): Tensor {
+    this.#requireOpen("view");
+    this.#checkOwner("view", x);
+    const extent = extentOf(shape, "view");
+    if (extent[0] % 2 !== 0 || start + sizeOf(shape) / 2 > x.size) {
+      throw shapeError(
+        "view",
+        [x.shape, shape],
+        "an even last dimension, and a part that lies within the tensor",
+      );
+    }
+    return new Tensor(this, this.#native.viewBf16(x.handle, extent, start * 4), shape, "bf16", "view");
+  }
+
   #handles(op: string, operands: readonly (Tensor | null)[]): [handles: (Handle | null)[], outside: number] {
     const before = this.#foreign.size;
     const handles = operands.map((operand) => {

@@ -9,7 +9,7 @@ import { add, affine, mul, scale, softcap as softcapped, square } from "./elemen
 import { concatRows, reshape, rowsView } from "./layout.js";
 import { hasHeldKernel, isHeld, unpacked } from "./held.js";
 import { linear, multiply, multiplyPlain, multiplyTransposed } from "./matmul.js";
-import { product } from "./product.js";
+import { hasStored, product, stored } from "./product.js";
 
 /** Options of {@link crossEntropy} and {@link tokenLogProbs}. */
 export interface HeadOptions {
@@ -144,8 +144,8 @@ function nativeCrossEntropy(
   let loss: Tensor | null = null;
   let dw: Tensor | null = null;
   // Products in bf16 take the gradient in bf16 from where it lies: a copy of it would be the largest tensor of all.
-  const aHoldsBf16 = compute === "bf16" && g.device.kernels?.fastBf16 === true;
-  for (const chunk of chunksOf(g, h, targets, options)) {
+  const aHoldsBf16 = hasStored(g);
+  for (const chunk of chunksOf(g, hasStored(g) ? stored(g, h) : h, targets, options)) {
     const { rows } = chunk;
     const logits = product(g, chunk.h, w, { transposeB: true, compute });
     const losses = g.emitKernel(
@@ -189,7 +189,7 @@ export function tokenLogProbs(
   if (!hasHead(g, w, softcap) || !hasHeldKernel(g, w)) w = unpacked(g, w);
   const n = checkHead(g, "tokenLogProbs", h, w, targets);
   if (hasHead(g, w, softcap)) return nativeLogProbs(g, h, w, targets, options);
-  const parts = chunksOf(g, h, targets, options).map((chunk) => {
+  const parts = chunksOf(g, hasStored(g) ? stored(g, h) : h, targets, options).map((chunk) => {
     const head = capped(g, multiply(g, chunk.h, w, g.compute), softcap);
     const { ofTarget } = targetProbabilities(g, head.logits, chunk);
     return g.expand(g.emit("log", [chunk.rows, 1], "f32", affine(g, ofTarget, 1, TINY)));
@@ -206,9 +206,9 @@ export function tokenLogProbs(
 function nativeLogProbs(g: Graph, h: Tensor, w: Tensor, targets: Tensor, options: HeadOptions): Tensor {
   const { compute } = g;
   const value = options.softcap ?? 0;
-  const aHoldsBf16 = compute === "bf16" && g.device.kernels?.fastBf16 === true;
+  const aHoldsBf16 = hasStored(g);
   const logitsOf = (chunk: HeadChunk) => product(g, chunk.h, w, { transposeB: true, compute });
-  const parts = chunksOf(g, h, targets, options).map((chunk) =>
+  const parts = chunksOf(g, hasStored(g) ? stored(g, h) : h, targets, options).map((chunk) =>
     g.expand(
       g.emitKernel("cross_entropy", [chunk.rows, 1], [logitsOf(chunk), chunk.targets, null], { value }),
     ),
@@ -220,7 +220,7 @@ function nativeLogProbs(g: Graph, h: Tensor, w: Tensor, targets: Tensor, options
   const back = (rowWeights: Tensor) => {
     const pieces: Tensor[] = [];
     let dw: Tensor | null = null;
-    for (const chunk of chunksOf(g, h, targets, options)) {
+    for (const chunk of chunksOf(g, hasStored(g) ? stored(g, h) : h, targets, options)) {
       const { rows, start } = chunk;
       const logits = logitsOf(chunk);
       const weights = rowsView(g, rowWeights, start, rows, 1);

@@ -167,9 +167,9 @@ function rowsOf(x: Tensor): number {
   return x.shape[0] as number;
 }
 
-/** For ops: rows [start, start + rows) of a tensor of 4-byte elements seen as [n, width]; memory is shared, no gradient. */
+/** For ops: rows [start, start + rows) of a tensor (no blocks) seen as [n, width]; memory is shared, no gradient. */
 export function rowsView(g: Graph, x: Tensor, start: number, rows: number, width: number): Tensor {
-  const row = width * 4;
+  const row = width * BYTES[x.dtype];
   return g.emit(
     "view_4d",
     [rows, width],

@@ -8,7 +8,7 @@ import { hasAttention, kernelSettings, requireCap } from "./attention.js";
 import type { AttentionOptions } from "./attention.js";
 import { requireDtype } from "./check.js";
 import { asDtype, partOf } from "./layout.js";
-import { hasProduct, packedProduct, product, productOnto } from "./product.js";
+import { hasProduct, hasStored, packedProduct, product, productOnto } from "./product.js";
 import { checkRope, ropeTable, turnInPlace } from "./rope.js";
 import type { RopeOptions } from "./rope.js";
 
@@ -149,13 +149,15 @@ export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionO
   }
   const operands = [part(0, heads), key, value, options.mask];
   const size = n * heads * headDim;
+  const sums = size + n * heads;
+  const halves = hasStored(g) && (heads * headDim) % 2 === 0;
   const mixed = g.emitKernel(
     "attention",
-    [size + n * heads],
+    [halves ? sums + size / 2 : sums],
     keep ? operands : [...operands, table],
     settings,
   );
-  return g.record(partOf(g, mixed, 0, [n, heads * headDim]), [
+  const y = g.record(partOf(g, mixed, 0, [n, heads * headDim]), [
     qkv,
     (dy) => {
       const back = (dtype: "f32" | "bf16") =>
@@ -164,4 +166,5 @@ export function mergedAttention(g: Graph, qkv: Tensor, options: MergedAttentionO
       return g.offer(back("f32"), asDtype("bf16"), () => back("bf16"));
     },
   ]);
+  return halves ? g.offer(y, asDtype("bf16"), () => g.viewBf16(mixed, sums, y.shape)) : y;
 }

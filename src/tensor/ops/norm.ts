@@ -3,6 +3,7 @@ import type { Graph } from "../graph.js";
 import { sameShape, shapeError } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireDtype, requireNumber } from "./check.js";
+import { hasStored } from "./product.js";
 import { affine, div, mul, sqrt, square } from "./elementwise.js";
 import { asDtype, partOf } from "./layout.js";
 import { sumLast } from "./reduce.js";
@@ -27,19 +28,28 @@ export function rmsNorm(g: Graph, x: Tensor, gain: Tensor, eps: number): Tensor 
 // Partial sums over rows in native/rows.c: their number is fixed, so that the gradient is the same for any number of threads.
 const SLOTS = 32;
 
-/** The same in one kernel each way. The reverse one gives both gradients: dx, and partial sums of the gain's after it. */
+/**
+ * The same in one kernel each way. The reverse one gives both gradients: dx, and partial sums of the gain's after it; and where products
+ * compute in bf16, dx once more in that.
+ */
 function nativeRmsNorm(g: Graph, x: Tensor, gain: Tensor, eps: number): Tensor {
   const d = gain.size;
   let swept: Tensor | null = null;
+  const halves = hasStored(g) && d % 2 === 0;
+  const size = x.size + SLOTS * d;
   const sweep = (dy: Tensor, sum: Tensor | null) =>
-    (swept ??= g.emitKernel("rms_norm_back", [x.size + SLOTS * d], [dy, x, gain, sum], { value: eps }));
+    (swept ??= g.emitKernel("rms_norm_back", [halves ? size + x.size / 2 : size], [dy, x, gain, sum], {
+      value: eps,
+    }));
   const unit = (dtype: "f32" | "bf16") => g.emitKernel("rms_norm", x.shape, [x, gain], { value: eps, dtype });
   const y = g.record(
     unit("f32"),
     [
       x,
       (dy, sum) => {
-        const dx = partOf(g, sweep(dy, sum), 0, x.shape);
+        const both = sweep(dy, sum);
+        const dx = partOf(g, both, 0, x.shape);
+        if (halves) g.expand(g.offer(dx, asDtype("bf16"), () => g.viewBf16(both, size, x.shape)));
         return sum ? g.summed(dx, sum) : dx;
       },
     ],

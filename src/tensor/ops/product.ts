@@ -111,6 +111,11 @@ export function stored(g: Graph, x: Tensor): Tensor {
   return x.owner === g && g.device.kernels?.fastBf16 ? castTo(g, x, "bf16") : x;
 }
 
+/** Whether products of this graph read {@link stored} operands: for ops that can leave their result in bf16 as well. */
+export function hasStored(g: Graph): boolean {
+  return g.compute === "bf16" && g.device.kernels?.fastBf16 === true;
+}
+
 /** For gradient rules: the product added to the gradient so far, if there is one. */
 export function productOnto(
   g: Graph,
