@@ -30,8 +30,8 @@ enum {
   FEW_ROWS = 64,      // up to so many, and FEW_DEPTH deep, stay in the first-level cache beside a panel of B
   FEW_DEPTH = 288,
   STEP_BYTES = DEPTH * 16 * 2, // of a panel of B
-  ONE_PASS = 1024,    // deepest k that is summed in one pass; deeper ones in passes of about LONG_PASS
-  LONG_PASS = 512,
+  ONE_PASS = 512,     // deepest k that is summed in one pass; deeper ones in passes of about LONG_PASS
+  LONG_PASS = 288,
   B_BYTES = 1 << 20,  // of packed B in a pass
   SHARED_SETS = 2048, // rows this many bytes apart share sets of the cache
 };
