@@ -15,7 +15,7 @@ enum { QUERY_BLOCK = 128, LONG = 256 }; // blocks of half as many up to LONG que
 enum { ROW_PADDING = 16 }; // rows of scores are whole vectors
 enum { HELD_BYTES = 1 << 19, MOST_HELD = 1024 }; // of the keys that are held at a time
 enum { SUMMED = 1 << 17 }; // floats of the gradient of a head's keys that are summed in scratch; more where they go
-enum { AT_ONCE = 64 }; // probabilities
+enum { AT_ONCE = 128 }; // probabilities
 enum { AHEAD = 8 };     // rows that are asked for early
 
 // The keys that one query sees: [first, last); `plain` where the mask adds nothing within.
@@ -295,16 +295,12 @@ INLINE void NAME(attend)(Attention *a, int64_t batch, int64_t head, int64_t star
     int64_t count;
     const int64_t from = NAME(masked)(a, batch, start + i, seen.first, x, NULL, &count, &factor);
     const float most = NAME(maximum)(count, x + from);
-    NAME(V) sums = {0};
+    float sum = 0;
     for (int64_t j = 0; j < count; j += AT_ONCE) {
       const int64_t some = min64(AT_ONCE, count - j);
-      const float *scores = x + from + j;
-#pragma omp simd
-      for (int64_t e = 0; e < some; e++) values[e] = NAME(exponential)(factor * (scores[e] - most)); // of the largest exactly 0, however huge
-      for (int64_t e = 0; e < some; e += WIDTH) sums += *(const NAME(V) *)(values + e);
+      sum += NAME(scaled_exponentials)(some, factor, most, x + from + j, values); // of the largest exactly 1, however huge
       NAME(put)(a, x, from + j, some, values);
     }
-    const float sum = NAME(lanes)(sums);
     NAME(clear_outside)(a, x, from, count, n);
     inverse[i] = 1.f / sum;
     log_sums[(batch * a->heads + head) * a->queries + start + i] = factor * most + logf(sum);
@@ -388,12 +384,9 @@ INLINE void NAME(attend_back)(Attention *a, int64_t batch, int64_t head, int64_t
       const float *score = x + begin + j, *change = y + begin + j;
       // Rounded by itself, as it is in log_sum: in one instruction with the difference, huge scores would leave what was rounded off.
       for (int64_t e = 0; e < some; e++) scaled[e] = score[e] * factor;
-#pragma omp simd
-      for (int64_t e = 0; e < some; e++) {
-        const float probability = NAME(exponential)(scaled[e] - log_sum);
-        probabilities[e] = probability;
-        slope[e] = scale * probability * (change[e] - along);
-      }
+      for (int64_t e = 0; e < some; e++) scaled[e] -= log_sum;
+      NAME(powers)(some, scaled, probabilities);
+      for (int64_t e = 0; e < some; e++) slope[e] = scale * probabilities[e] * (change[e] - along);
       if (a->cap > 0)
         for (int64_t e = 0; e < some; e++) slope[e] *= slopes[begin + j + e];
       NAME(put)(a, x, begin + j, some, probabilities);

@@ -11,23 +11,26 @@
 #ifndef GATE_SETTINGS
 #define GATE_SETTINGS
 enum { GELU = 1, IN_BF16 = 2, KEEP = 4, B_PACKED = 8 }; // GELU: its tanh form instead of SiLU
+enum { GATED = 256 }; // elements of a gate at a time
 enum { GATE_ROWS = 64, GATE_WIDEST = 1024, GATE_PACKED = 3 << 19 }; // of a block; bytes of packed weights beside it: most of a second-level cache
 static const float GELU_LINEAR = 1.5957691216057308f, GELU_CUBIC = 0.07135481283f;
 #endif
 
 // Both activations are x sigmoid(inner(x)): SiLU with x itself, GELU with 2 sqrt(2/pi) (x + 0.044715 x^3).
 
-// y[from, until) of a gate.
+// y[from, until) of a gate, some at a time.
 INLINE void NAME(gate_range)(int gelu, int64_t from, int64_t until, const float *gate, const float *up, float *y) {
-  if (gelu) {
+  float s[GATED];
+  for (int64_t at = from; at < until; at += GATED, y += GATED) {
+    const int64_t n = min64(GATED, until - at);
+    const float *x = gate + at, *u = up + at;
+    if (gelu) {
 #pragma omp simd
-    for (int64_t i = from; i < until; i++) {
-      const float x = gate[i], inner = x * (GELU_LINEAR + GELU_CUBIC * x * x);
-      y[i - from] = x * NAME(sigmoid)(inner) * up[i];
+      for (int64_t i = 0; i < n; i++) s[i] = x[i] * (GELU_LINEAR + GELU_CUBIC * x[i] * x[i]);
     }
-  } else {
+    NAME(sigmoids)(n, gelu ? s : x, s);
 #pragma omp simd
-    for (int64_t i = from; i < until; i++) y[i - from] = gate[i] * NAME(sigmoid)(gate[i]) * up[i];
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * s[i] * u[i];
   }
 }
 
@@ -36,39 +39,49 @@ static void NAME(gated)(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t n = size_of(dst);
   const float *gate = source(dst, 1), *up = source(dst, 2);
   const int gelu = (settings_of(userdata).flags & GELU) != 0;
-  float block[256];
+  float block[GATED];
   RANGES_OF_THREAD(n) {
     if (dst->type != TYPE_BF16) {
       NAME(gate_range)(gelu, from, until, gate, up, (float *)dst->data + from);
       continue;
     }
-    for (int64_t at = from; at < until; at += 256) {
-      const int64_t end = min64(at + 256, until);
+    for (int64_t at = from; at < until; at += GATED) {
+      const int64_t end = min64(at + GATED, until);
       NAME(gate_range)(gelu, at, end, gate, up, block);
       uint16_t *half = (uint16_t *)dst->data + at;
-      for (int64_t k = 0; k < end - at; k++) half[k] = to_bf16(block[k]);
+      NAME(halve)(end - at, block, half);
     }
   }
 }
 
-// dgate and dup of elements [from, until).
+// dgate and dup of elements [from, until), some at a time.
 INLINE void NAME(gate_back_range)(int gelu, int64_t from, int64_t until, const float *dy, const float *gate, const float *up,
                                   float *dgate, float *dup) {
-  if (gelu) {
-#pragma omp simd
-    for (int64_t i = from; i < until; i++) {
+  float s[GATED];
+  for (int64_t at = from; at < until; at += GATED, dgate += GATED, dup += GATED) {
+    const int64_t n = min64(GATED, until - at);
+    const float *x = gate + at, *u = up + at, *dz = dy + at;
+    if (gelu) {
       // Beyond 30 the sigmoid is 0 or 1 anyway, and the square of 1e20 would make that 0 NaN.
-      const float x = gate[i], near = x > 30.f ? 30.f : x < -30.f ? -30.f : x, square = near * near;
-      const float s = NAME(sigmoid)(near * (GELU_LINEAR + GELU_CUBIC * square));
-      dup[i - from] = dy[i] * x * s;
-      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s) * (GELU_LINEAR + 3.f * GELU_CUBIC * square));
-    }
-  } else {
 #pragma omp simd
-    for (int64_t i = from; i < until; i++) {
-      const float x = gate[i], s = NAME(sigmoid)(x);
-      dup[i - from] = dy[i] * x * s;
-      dgate[i - from] = dy[i] * up[i] * (s + x * s * (1.f - s));
+      for (int64_t i = 0; i < n; i++) {
+        const float near = x[i] > 30.f ? 30.f : x[i] < -30.f ? -30.f : x[i];
+        s[i] = near * (GELU_LINEAR + GELU_CUBIC * near * near);
+      }
+      NAME(sigmoids)(n, s, s);
+#pragma omp simd
+      for (int64_t i = 0; i < n; i++) {
+        const float near = x[i] > 30.f ? 30.f : x[i] < -30.f ? -30.f : x[i], slope = GELU_LINEAR + 3.f * GELU_CUBIC * near * near;
+        dup[i] = dz[i] * x[i] * s[i];
+        dgate[i] = dz[i] * u[i] * (s[i] + x[i] * s[i] * (1.f - s[i]) * slope);
+      }
+    } else {
+      NAME(sigmoids)(n, x, s);
+#pragma omp simd
+      for (int64_t i = 0; i < n; i++) {
+        dup[i] = dz[i] * x[i] * s[i];
+        dgate[i] = dz[i] * u[i] * (s[i] + x[i] * s[i] * (1.f - s[i]));
+      }
     }
   }
 }
@@ -78,18 +91,18 @@ static void NAME(gated_back)(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t n = size_of(dst->src[1]);
   const float *dy = source(dst, 1), *gate = source(dst, 2), *up = source(dst, 3);
   const int gelu = (settings_of(userdata).flags & GELU) != 0;
-  float blocks[2][256], *dgate = (float *)dst->data;
+  float blocks[2][GATED], *dgate = (float *)dst->data;
   uint16_t *half = (uint16_t *)dst->data;
   RANGES_OF_THREAD(n) {
     if (dst->type != TYPE_BF16) {
       NAME(gate_back_range)(gelu, from, until, dy, gate, up, dgate + from, dgate + n + from);
       continue;
     }
-    for (int64_t at = from; at < until; at += 256) {
-      const int64_t end = min64(at + 256, until);
+    for (int64_t at = from; at < until; at += GATED) {
+      const int64_t end = min64(at + GATED, until);
       NAME(gate_back_range)(gelu, at, end, dy, gate, up, blocks[0], blocks[1]);
-      for (int64_t k = 0; k < end - at; k++) half[at + k] = to_bf16(blocks[0][k]);
-      for (int64_t k = 0; k < end - at; k++) half[n + at + k] = to_bf16(blocks[1][k]);
+      NAME(halve)(end - at, blocks[0], half + at);
+      NAME(halve)(end - at, blocks[1], half + n + at);
     }
   }
 }
@@ -126,8 +139,7 @@ INLINE void NAME(store_values)(Tensor *dst, int64_t at, int64_t n, const float *
     memcpy((float *)dst->data + at, x, n * 4);
     return;
   }
-  uint16_t *half = (uint16_t *)dst->data + at;
-  for (int64_t i = 0; i < n; i++) half[i] = to_bf16(x[i]);
+  NAME(halve)(n, x, (uint16_t *)dst->data + at);
 }
 // And from element `at` of x: where they are, or in `buffer`.
 INLINE const float *NAME(load_values)(const Tensor *x, int64_t at, int64_t n, float *buffer) {
@@ -148,7 +160,7 @@ static void NAME(gated_product)(Tensor *dst, int ith, int nth, void *userdata) {
   const Matrix gates = flags & B_PACKED ? packed_matrix(gate, f) : transposed(row_major(gate));
   const Matrix ups = flags & B_PACKED ? packed_matrix(up, f) : transposed(row_major(up));
   char *scratch = scratch_of(dst, ith);
-  float *both = free_scratch(scratch), y[256];
+  float *both = free_scratch(scratch), y[GATED];
   char *packed = (char *)(both + GATE_ROWS * 2 * c.width);
   int64_t ready = -1;
   for EVERY_UNIT(unit, c.across * c.down) {
@@ -171,8 +183,8 @@ static void NAME(gated_product)(Tensor *dst, int ith, int nth, void *userdata) {
     for (int64_t r = 0; r < rows; r++) {
       const float *gate_row = both + r * 2 * c.width, *up_row = gate_row + beside;
       const int64_t at = (n0 + r) * f + from, kept = n * f + (n0 + r) * 2 * f + from;
-      for (int64_t j = 0; j < columns; j += 256) {
-        const int64_t some = min64(256, columns - j);
+      for (int64_t j = 0; j < columns; j += GATED) {
+        const int64_t some = min64(GATED, columns - j);
         NAME(gate_range)((flags & GELU) != 0, 0, some, gate_row + j, up_row + j, y);
         NAME(store_values)(dst, at + j, some, y);
       }
@@ -192,7 +204,7 @@ static void NAME(gated_product_back)(Tensor *dst, int ith, int nth, void *userda
   const Cut c = cut_of(n, f, k, flags, 1, nth);
   const Matrix rows_of_dz = row_major(dz), weight = row_major(down);
   char *scratch = scratch_of(dst, ith);
-  float *dy = free_scratch(scratch), buffers[4][256];
+  float *dy = free_scratch(scratch), buffers[4][GATED];
   char *packed = (char *)(dy + GATE_ROWS * c.width);
   int64_t ready = -1;
   for EVERY_UNIT(unit, c.across * c.down) {
@@ -203,8 +215,8 @@ static void NAME(gated_product_back)(Tensor *dst, int ith, int nth, void *userda
     const Matrix panels = {packed, round_up(columns, UNIT), 0, TYPE_F32, 1};
     c.product->multiply(rows, columns, k, from_row(rows_of_dz, n0), panels, (Target){dy, c.width, 0, 0}, scratch);
     for (int64_t r = 0; r < rows; r++)
-      for (int64_t j = 0; j < columns; j += 256) {
-        const int64_t some = min64(256, columns - j), at = (n0 + r) * 2 * f + from + j;
+      for (int64_t j = 0; j < columns; j += GATED) {
+        const int64_t some = min64(GATED, columns - j), at = (n0 + r) * 2 * f + from + j;
         const float *gate = NAME(load_values)(kept, at, some, buffers[0]), *up = NAME(load_values)(kept, at + f, some, buffers[1]);
         NAME(gate_back_range)((flags & GELU) != 0, 0, some, dy + r * c.width + j, gate, up, buffers[2], buffers[3]);
         NAME(store_values)(dst, at, some, buffers[2]);

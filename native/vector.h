@@ -102,6 +102,14 @@ INLINE float NAME(dot3)(int64_t n, const float *a, const float *b, const float *
 
 // -inf for nothing. By hand: compilers vectorise no maximum unless NaN may be ignored everywhere.
 INLINE float NAME(maximum)(int64_t n, const float *x) {
+#if WIDTH == 16
+  __m512 all = _mm512_set1_ps(-INFINITY);
+  for (int64_t j = 0; j < n; j += 16) {
+    const __mmask16 some = n - j < 16 ? (__mmask16)((1u << (n - j)) - 1) : (__mmask16)0xffff;
+    all = _mm512_mask_max_ps(all, some, _mm512_maskz_loadu_ps(some, x + j), all); // of NaN: the second
+  }
+  return _mm512_reduce_max_ps(all);
+#else
   NAME(V) most = {0};
   most += -INFINITY;
   int64_t i = 0;
@@ -120,18 +128,81 @@ INLINE float NAME(maximum)(int64_t n, const float *x) {
   float result = low > high ? low : high;
   for (; i < n; i++) result = x[i] > result ? x[i] : result;
   return result;
+#endif
+}
+
+// e^x of whole vectors, by hand where there is an instruction for the power of two. As `exponential`; up to 88.72 it is finite.
+#if WIDTH == 16
+INLINE __mmask16 NAME(first_lanes)(int64_t n) { return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff; }
+INLINE __m512 NAME(exponential16)(__m512 x) {
+#define EACH(value) _mm512_set1_ps(value)
+  const __m512 y = _mm512_min_ps(EACH(89.f), _mm512_max_ps(EACH(-87.3f), x)); // of NaN: the second
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(y, EACH(1.44269504f)), 0);
+  const __m512 r = _mm512_fmadd_ps(n, EACH(2.12194440e-4f), _mm512_fnmadd_ps(n, EACH(0.693359375f), y));
+  __m512 p = _mm512_fmadd_ps(EACH(1.9875691500e-4f), r, EACH(1.3981999507e-3f));
+  p = _mm512_fmadd_ps(p, r, EACH(8.3334519073e-3f));
+  p = _mm512_fmadd_ps(p, r, EACH(4.1665795894e-2f));
+  p = _mm512_fmadd_ps(p, r, EACH(1.6666665459e-1f));
+  p = _mm512_fmadd_ps(p, r, EACH(5.0000001201e-1f));
+  p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), EACH(1.f));
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, EACH(-87.3f), _CMP_NLT_UQ), p, n);
+}
+// 1 / (1 + e^-x), as `sigmoid`: a guess of 14 bits and one step of Newton's.
+INLINE __m512 NAME(sigmoid16)(__m512 x) {
+  const __m512 lowest = EACH(-87.f), one = EACH(1.f);
+  const __m512 of = _mm512_add_ps(one, NAME(exponential16)(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_max_ps(lowest, x))));
+  const __m512 guess = _mm512_rcp14_ps(of), error = _mm512_fnmadd_ps(of, guess, one);
+  return _mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask(x, lowest, _CMP_NLT_UQ), guess, error, guess);
+}
+#undef EACH
+#endif
+
+// y = e^x. They may be the same memory.
+INLINE void NAME(powers)(int64_t n, const float *x, float *y) {
+#if WIDTH == 16
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 some = NAME(first_lanes)(n - i);
+    _mm512_mask_storeu_ps(y + i, some, NAME(exponential16)(_mm512_maskz_loadu_ps(some, x + i)));
+  }
+#else
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] = NAME(exponential)(x[i]);
+#endif
+}
+// y = sigmoid(x). They may be the same memory.
+INLINE void NAME(sigmoids)(int64_t n, const float *x, float *y) {
+#if WIDTH == 16
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 some = NAME(first_lanes)(n - i);
+    _mm512_mask_storeu_ps(y + i, some, NAME(sigmoid16)(_mm512_maskz_loadu_ps(some, x + i)));
+  }
+#else
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] = NAME(sigmoid)(x[i]);
+#endif
 }
 
 // y = e^(factor (x - most)), and the sum of that.
 INLINE float NAME(scaled_exponentials)(int64_t n, float factor, float most, const float *x, float *y) {
+  NAME(V) s = {0};
+#if WIDTH == 16
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 some = NAME(first_lanes)(n - i);
+    const __m512 below = _mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + i), _mm512_set1_ps(most));
+    const __m512 power = NAME(exponential16)(_mm512_mul_ps(_mm512_set1_ps(factor), below));
+    _mm512_mask_storeu_ps(y + i, some, power);
+    s += (NAME(V))_mm512_maskz_mov_ps(some, power);
+  }
+  return NAME(lanes)(s);
+#else
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) y[i] = NAME(exponential)(factor * (x[i] - most));
-  NAME(V) s = {0};
   int64_t i = 0;
   for (; i + WIDTH <= n; i += WIDTH) s += *(const NAME(V) *)(y + i);
   float tail = 0;
   for (; i < n; i++) tail += y[i];
   return NAME(lanes)(s) + tail;
+#endif
 }
 INLINE float NAME(exponentials)(int64_t n, float most, const float *x, float *y) {
   return NAME(scaled_exponentials)(n, 1.f, most, x, y);
@@ -160,7 +231,6 @@ INLINE __m256i NAME(rounded)(__m512 x) {
   const __mmask16 none = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(nearest, none, high, _mm512_set1_epi32(64)));
 }
-INLINE __mmask16 NAME(first_lanes)(int64_t n) { return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff; }
 #endif
 INLINE void NAME(halve)(int64_t n, const float *x, uint16_t *y) {
 #if WIDTH == 16
