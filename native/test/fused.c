@@ -30,6 +30,26 @@ static double distance_of(Tensor *found, const float *wanted, int64_t n) {
   return result;
 }
 
+// Whether an op that has room for it leaves its first `n` floats once more in BF16 after `before` others, and changes none of those.
+static void test_halves(const char *name, Tensor *plain, int64_t before, int64_t n, Tensor **sources, int count, uint32_t flags, float value) {
+  Tensor *both = f32(before + (n + 1) / 2, 1, 1, 1);
+  run(name, both, sources, count, flags, value, NULL);
+  int same = memcmp(values(both), plain->data, (size_t)before * 4) == 0;
+  const uint16_t *halves = (const uint16_t *)(values(both) + before);
+  for (int64_t i = 0; i < n; i++) same = same && halves[i] == to_bf16(values(plain)[i]);
+  check(name, same ? 0 : 1, 0);
+  drop(both);
+}
+
+static void test_halves_of_norm(int64_t d, int64_t n) {
+  Tensor *x = f32(d, n, 1, 1), *gain = f32(d, 1, 1, 1), *dy = f32(d, n, 1, 1), *plain = f32((n + 32) * d, 1, 1, 1), *sources[] = {dy, x, gain};
+  const float extremes[] = {NAN, INFINITY, 1e-40f, 3.4e38f, -0.f, 1.00390625f};
+  for (int64_t i = 0; i < 6 && i * d + i % d < n * d; i++) values(dy)[i * d + i % d] = extremes[i];
+  run("rms_norm_back", plain, sources, 3, 0, 1e-5f, NULL);
+  test_halves("rms_norm_back", plain, (n + 32) * d, n * d, sources, 3, 0, 1e-5f);
+  drop(x), drop(gain), drop(dy), drop(plain);
+}
+
 static void test_turning_attention(int64_t d, int64_t heads, int64_t kv_heads, int64_t t, int64_t batches, uint32_t flags) {
   const int64_t all = heads + 2 * kv_heads, n = t * batches, size = d * all * n;
   Tensor *qkv = f32(d, all, n, 1), *table = f32(d, n, 1, 1), *positions = tensor(TYPE_I32, n, 1, 1, 1), *mask = f32(t, t, 1, 1);
@@ -51,6 +71,7 @@ static void test_turning_attention(int64_t d, int64_t heads, int64_t kv_heads, i
     back[fused] = f32(d, all, n, 1);
     Tensor *sources[] = {q, k, v, mask, table}, *back_sources[] = {dy, q, k, v, mask, out[fused], table};
     run("attention", out[fused], sources, fused ? 5 : 4, flags, 0.3f, NULL);
+    test_halves("attention", out[fused], out_size, d * heads * n, sources, fused ? 5 : 4, flags, 0.3f);
     run("attention_back", back[fused], back_sources, fused ? 7 : 6, flags, 0.3f, NULL);
     if (fused) run("attention_back", half, back_sources, 7, flags, 0.3f, NULL);
     drop(q), drop(k), drop(v);
@@ -118,6 +139,7 @@ static void test_gated_product(int64_t n, int64_t k, int64_t f, uint32_t gelu, i
 }
 
 void test_fused(int half) {
+  test_halves_of_norm(1, 1), test_halves_of_norm(48, 7), test_halves_of_norm(33, 100);
   for (uint32_t flags = 0; flags < (half ? 2u : 1u); flags++) {
     test_turning_attention(16, 2, 2, 7, 2, flags);
     test_turning_attention(48, 2, 1, 150, 3, flags); // several blocks of queries, grouped
