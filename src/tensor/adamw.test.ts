@@ -170,6 +170,17 @@ describe("a gradient that is not finite", () => {
   });
 });
 
+test("cleared sums that nothing was added to are zero, whatever they held", async () => {
+  using problem = linearProblem();
+  const optimizer = adamw();
+  using state = optimizer.init(problem.sums);
+  const gradient = draw(2);
+  gradient["block.bias"]![2] = Number.NaN;
+  await problem.run(gradient);
+  problem.sums.clear();
+  expect(await optimizer.update(state, 0.1)).toEqual({ gradientNorm: 0, skipped: false });
+});
+
 test("an aborted update changes nothing", async () => {
   using problem = linearProblem();
   const optimizer = adamw();
