@@ -8,6 +8,7 @@ import type { Kernels } from "./kernels.js";
 import { loadLibrary } from "./library.js";
 import type { GgmlLibrary } from "./library.js";
 import { NativeMemory } from "./memory.js";
+import { SpareBuffers } from "./spare-buffers.js";
 import type { OpProfile } from "./profile.js";
 import { keepThreads } from "./threadpool.js";
 
@@ -69,6 +70,8 @@ export class Device implements Disposable {
   readonly library: GgmlLibrary;
   /** nlakit's own kernels, or null: on other devices than CPUs, without the library, with NLA_KERNELS=off. */
   readonly kernels: Kernels | null;
+  /** Freed memory that is kept for what comes next, on CPUs. For `engine/` only. */
+  readonly spare: SpareBuffers | null;
   /** Where it is set, graphs are computed node by node and timed: for `nla bench --profile`. */
   profile: OpProfile | null = null;
   #scratch: NativeMemory | null = null;
@@ -91,6 +94,7 @@ export class Device implements Disposable {
     this.#backend = backend;
     this.kernels = kernels;
     this.#freeThreads = freeThreads;
+    this.spare = info.kind === "cpu" ? new SpareBuffers(library.ggml) : null;
   }
 
   /**
@@ -229,6 +233,7 @@ export class Device implements Disposable {
     this.#scratch?.[Symbol.dispose]();
     this.#backend = null;
     this.release(() => {
+      this.spare?.clear({ closing: true });
       this.library.ggml.ggml_backend_free(backend);
       this.#freeThreads?.();
     });

@@ -56,6 +56,12 @@ export function bytesOf(extent: Extent, dtype: Dtype): number {
   return extent.reduce((a, b) => a * b, BYTES[dtype]);
 }
 
+const ALIGNMENT = 32; // of tensors in a buffer of ggml's CPU backend
+
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+}
+
 const LARGE_BYTES = 2 ** 23; // below this, large pages would cost more memory than they save time
 
 /**
@@ -111,7 +117,13 @@ export class NativeMemory implements Disposable {
     });
     // Placed first: what has a place is left out when the rest is allocated.
     specs.forEach(({ mapped }, i) => mapped && this.#place(this.tensors[i] as Pointer, mapped));
-    this.#buffer = ggml.ggml_backend_alloc_ctx_tensors(this.#context, backend);
+    const placed = own.reduce((sum, { extent, dtype }) => sum + aligned(bytesOf(extent, dtype)), 0);
+    const spare = device.spare?.take(placed) ?? null;
+    this.#buffer = spare ?? ggml.ggml_backend_alloc_ctx_tensors(this.#context, backend);
+    if (this.#buffer === null && own.length > 0 && device.spare) {
+      device.spare.clear(); // there may be room now
+      this.#buffer = ggml.ggml_backend_alloc_ctx_tensors(this.#context, backend);
+    }
     if (this.#buffer === null && own.length > 0) {
       ggml.ggml_free(this.#context);
       this.#context = null;
@@ -125,7 +137,18 @@ export class NativeMemory implements Disposable {
       });
     }
     this.bytes = this.#buffer === null ? 0 : Number(ggml.ggml_backend_buffer_get_size(this.#buffer));
-    if (this.#buffer !== null) askForLargePages(device, this.#buffer, this.bytes);
+    if (spare !== null) this.#fill(spare, (i) => !specs[i]?.mapped);
+    else if (this.#buffer !== null) askForLargePages(device, this.#buffer, this.bytes);
+  }
+
+  /** Puts tensors one after another into a buffer that was freed, as ggml would into a new one. */
+  #fill(buffer: Pointer, own: (i: number) => boolean): void {
+    const { ggml } = this.#device.library;
+    let at = ggml.ggml_backend_buffer_get_base(buffer) as unknown as bigint;
+    for (const tensor of this.tensors.filter((_, i) => own(i))) {
+      ggml.ggml_backend_tensor_alloc(buffer, tensor, at as unknown as Pointer);
+      at += BigInt(aligned(Number(ggml.ggml_nbytes(tensor))));
+    }
   }
 
   #place(tensor: Pointer, { file, offset }: NonNullable<NativeSpec["mapped"]>): void {
@@ -175,11 +198,13 @@ export class NativeMemory implements Disposable {
   [Symbol.dispose](): void {
     if (this.#context === null) return;
     const { ggml } = this.#device.library;
-    const [buffer, context] = [this.#buffer, this.#context];
+    const [buffer, context, bytes] = [this.#buffer, this.#context, this.bytes];
+    const { spare } = this.#device;
     this.#buffer = null;
     this.#context = null;
     this.#device.release(() => {
-      if (buffer !== null) ggml.ggml_backend_buffer_free(buffer);
+      if (buffer !== null && spare) spare.keep(buffer, bytes);
+      else if (buffer !== null) ggml.ggml_backend_buffer_free(buffer);
       for (const view of this.#mappings.values()) ggml.ggml_backend_buffer_free(view);
       for (const span of this.#spans) ggml.ggml_free(span);
       ggml.ggml_free(context);
