@@ -1,4 +1,4 @@
-// One step of AdamW over a parameter in one sweep of memory, clipping included, and the sum of squares that clipping needs.
+// The sums of gradients, with the squares that clipping needs, and one step of AdamW over a parameter in one sweep of memory.
 #ifndef ISA
 #include "kernels.h"
 #define TEMPLATE "optimizer.c"
@@ -8,7 +8,7 @@
 #define OPTIMIZER_SETTINGS
 enum { SQUARE_SLOTS = 64 }; // partial sums, whatever the number of threads
 enum { ADAMW_RANGE = 4096 };
-enum { LANES = 16 };       // sums of squares at a time, the same on every processor
+enum { LANES = 16 };        // sums of squares at a time, the same on every processor
 #endif
 
 // In place on the parameter, which is the first source: there is no scratch here. Then: gradient, first and second moments,
@@ -30,41 +30,34 @@ static void NAME(adamw)(Tensor *dst, int ith, int nth, void *userdata) {
   }
 }
 
-// Sources: scratch, x -> SQUARE_SLOTS partial sums of squares.
-static void NAME(square_sums)(Tensor *dst, int ith, int nth, void *userdata) {
+// In place on a sum of gradients, which is the first source: there is no scratch here. Then: a gradient like it, [1]: 0 where the sum is
+// nothing yet, whatever its memory holds, and [SQUARE_SLOTS] to take partial sums of the squares of the new sum, which clipping needs: they
+// cost nothing beside reading and writing it.
+static void NAME(accumulate)(Tensor *dst, int ith, int nth, void *userdata) {
   (void)userdata;
-  const int64_t n = size_of(dst->src[1]);
-  const float *x = source(dst, 1);
-  for (int64_t slot = ith; slot < SQUARE_SLOTS; slot += nth) {
-    const int64_t from = part(n, 16, slot, SQUARE_SLOTS), until = part(n, 16, slot + 1, SQUARE_SLOTS);
-    double sums[LANES] = {0}, all = 0; // float64: a gradient has millions of elements
+  const int64_t n = size_of(dst);
+  const float *gradient = source(dst, 1);
+  const int first = source(dst, 2)[0] == 0;
+  float *sum = (float *)dst->data, *squares = dst->src[3] ? source(dst, 3) : NULL;
+  for (int64_t slot = SQUARE_SLOTS * ith / nth; slot < SQUARE_SLOTS * (ith + 1) / nth; slot++) {
+    const int64_t from = part(n, LANES, slot, SQUARE_SLOTS), until = part(n, LANES, slot + 1, SQUARE_SLOTS);
+    double lanes[LANES] = {0}, all = 0; // float64: a gradient has millions of elements
     int64_t i = from;
     for (; i + LANES <= until; i += LANES) {
+      float now[LANES];
 #pragma GCC unroll 16
-      for (int lane = 0; lane < LANES; lane++) sums[lane] += (double)x[i + lane] * (double)x[i + lane];
+      for (int l = 0; l < LANES; l++) now[l] = first ? gradient[i + l] : sum[i + l] + gradient[i + l];
+#pragma GCC unroll 16
+      for (int l = 0; l < LANES; l++) sum[i + l] = now[l], lanes[l] += (double)now[l] * (double)now[l];
     }
-    for (; i < until; i++) sums[0] += (double)x[i] * (double)x[i];
-    for (int lane = 0; lane < LANES; lane++) all += sums[lane];
-    ((float *)dst->data)[slot] = (float)all;
+    for (; i < until; i++) {
+      sum[i] = first ? gradient[i] : sum[i] + gradient[i];
+      lanes[0] += (double)sum[i] * (double)sum[i];
+    }
+    for (int l = 0; l < LANES; l++) all += lanes[l];
+    if (squares) squares[slot] = (float)all;
   }
 }
 
-// In place on a sum of gradients, which is the first source: there is no scratch here. Then: a gradient like it, and [1]: 0 where the
-// sum is nothing yet, whatever its memory holds.
-static void NAME(accumulate)(Tensor *dst, int ith, int nth, void *userdata) {
-  (void)userdata;
-  const int64_t n = size_of(dst), from = part(n, ADAMW_RANGE, ith, nth), until = part(n, ADAMW_RANGE, ith + 1, nth);
-  const float *gradient = source(dst, 1);
-  float *sum = (float *)dst->data;
-  if (source(dst, 2)[0] == 0) memcpy(sum + from, gradient + from, (size_t)(until - from) * 4);
-  else
-    for (int64_t i = from; i < until; i++) sum[i] += gradient[i];
-}
-
-const NamedOp NAME(optimizer_ops)[] = {
-    {"adamw", NAME(adamw)},
-    {"square_sums", NAME(square_sums)},
-    {"accumulate", NAME(accumulate)},
-    {NULL, NULL},
-};
+const NamedOp NAME(optimizer_ops)[] = {{"adamw", NAME(adamw)}, {"accumulate", NAME(accumulate)}, {NULL, NULL}};
 #endif

@@ -40,7 +40,6 @@ export type KernelName =
   | "cache_attention"
   | "choose_token"
   | "adamw"
-  | "square_sums"
   | "accumulate";
 
 /** One side of a product: element (row, column) is at `data[row * rowStride + column * columnStride]`. */

@@ -138,8 +138,6 @@ export function adamw(options: AdamwOptions = {}): Optimizer<AdamwState> {
   };
 }
 
-const SQUARE_SLOTS = 64; // partial sums of the kernel in native/optimizer.c
-
 /** One graph for the norm, whose value decides whether and how the other, the update, runs. */
 function stepGraphs(
   gradients: GradientSums,
@@ -150,11 +148,9 @@ function stepGraphs(
   const { device } = gradients.sums;
   const maxTensors = 64 + gradients.parameters.size * 16;
   const norm = new Graph(device, { recording: false, maxTensors });
-  let total: Tensor | null = null;
-  for (const tensor of gradients.sums.tensors.values()) {
-    const part = norm.native
-      ? sum(norm, norm.emitKernel("square_sums", [SQUARE_SLOTS], [tensor]))
-      : sum(norm, square(norm, tensor));
+  let total: Tensor | null = gradients.squares ? sum(norm, gradients.squares) : null;
+  for (const tensor of gradients.squares ? [] : gradients.sums.tensors.values()) {
+    const part = sum(norm, square(norm, tensor));
     total = total ? add(norm, total, part) : part;
   }
   const sumOfSquares = norm.output(total as Tensor);

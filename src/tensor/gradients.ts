@@ -3,7 +3,10 @@ import { Arena } from "./arena.js";
 import type { Graph } from "./graph.js";
 import type { Tensor } from "./tensor.js";
 import { NlaError } from "../error.js";
+import { partOf } from "./ops/layout.js";
 import { formatShape } from "./shape.js";
+
+const SQUARE_SLOTS = 64; // of the kernel in native/optimizer.c
 
 /** Gradient sums of a set of parameters, by name. */
 export class GradientSums implements Disposable {
@@ -13,6 +16,8 @@ export class GradientSums implements Disposable {
   // How many runs have been added up, and the number one: the first run of a step writes over the sums, so that nobody has to fill
   // them with zeros before.
   readonly #count: Arena;
+  /** [parameters, slots], partial sums of the squares of each sum, where nlakit's kernels add up; null elsewhere. Defined as the sums are. */
+  readonly squares: Tensor | null;
 
   /**
    * @param parameters f32 tensors of arenas on one device, marked as parameters
@@ -33,8 +38,13 @@ export class GradientSums implements Disposable {
     this.parameters = parameters;
     const specs = [...parameters].map(([name, { shape }]) => [name, { shape }] as const);
     this.sums = new Arena(first.device, "gradients", Object.fromEntries(specs));
-    this.#count = new Arena(first.device, "runs of gradients", { runs: { shape: [1] }, one: { shape: [1] } });
+    this.#count = new Arena(first.device, "runs of gradients", {
+      runs: { shape: [1] },
+      one: { shape: [1] },
+      squares: { shape: [parameters.size, SQUARE_SLOTS] },
+    });
     this.#count.get("one").write(Float32Array.of(1));
+    this.squares = first.device.kernels ? this.#count.get("squares") : null;
   }
 
   /** Forgets all gradients: the start of a step. */
@@ -45,7 +55,9 @@ export class GradientSums implements Disposable {
 
   /** Before the sums are read: zeros, if no run has added anything to them. */
   settle(): void {
-    if (this.sums.device.kernels && this.#count.get("runs").readF32()[0] === 0) this.sums.zero();
+    if (!this.squares || this.#count.get("runs").readF32()[0] !== 0) return;
+    this.sums.zero();
+    this.squares.write(new Float32Array(this.squares.size));
   }
 
   /**
@@ -56,6 +68,7 @@ export class GradientSums implements Disposable {
    */
   accumulate(g: Graph, gradients: ReadonlyMap<Tensor, Tensor>): void {
     const runs = this.#count.get("runs");
+    let row = 0;
     for (const [name, parameter] of this.parameters) {
       const gradient = gradients.get(parameter);
       if (!gradient) {
@@ -69,12 +82,16 @@ export class GradientSums implements Disposable {
       }
       const sum = this.sums.get(name);
       g.expand(
-        g.native
-          ? g.emitKernelInPlace("accumulate", sum, [gradient, runs])
+        this.squares
+          ? g.emitKernelInPlace("accumulate", sum, [
+              gradient,
+              runs,
+              partOf(g, this.squares, SQUARE_SLOTS * row++, [SQUARE_SLOTS]),
+            ])
           : g.emit("add_inplace", parameter.shape, "f32", sum, gradient),
       );
     }
-    if (g.native) g.expand(g.emitKernelInPlace("accumulate", runs, [this.#count.get("one"), runs]));
+    if (this.squares) g.expand(g.emitKernelInPlace("accumulate", runs, [this.#count.get("one"), runs]));
   }
 
   [Symbol.dispose](): void {
