@@ -25,6 +25,8 @@ interface Timed {
   readonly build: (g: Graph, input: Input) => Tensor;
   /** Whether only nlakit's kernels have it. */
   readonly own?: boolean;
+  /** Inputs by whose gradients the op is timed, too: forward and reverse in one. Defaults to none. */
+  readonly gradients?: readonly string[];
 }
 type Input = (name: string, shape: readonly number[], dtype?: "f32" | "i32" | "q8_0") => Tensor;
 
@@ -80,6 +82,21 @@ const TIMED: readonly Timed[] = [
         ops.linear(g, input("x", [SOME, DIM]), input("w", [FFN, DIM], "q8_0")),
     },
     {
+      ...attention(compute),
+      op: `attention and its gradient ${compute}`,
+      work: 14 * TOKENS * LENGTH * DIM, // seven products
+      gradients: ["q", "k", "v"],
+    },
+    {
+      ...product("feed-forward layer", TOKENS, FFN, 3 * DIM, compute),
+      build: (g: Graph, input: Input) => {
+        const [x, gate, up] = [input("x", [TOKENS, DIM]), input("gate", [FFN, DIM]), input("up", [FFN, DIM])];
+        const down = input("down", [DIM, FFN]);
+        return ops.feedForward(g, x, { gate, up, down }, { activation: "silu" });
+      },
+      own: true,
+    },
+    {
       ...product("head with cross-entropy", SOME, VOCABULARY, DIM, compute),
       build: (g: Graph, input: Input) => {
         const [h, w] = [input("h", [SOME, DIM]), input("w", [VOCABULARY, DIM])];
@@ -90,6 +107,12 @@ const TIMED: readonly Timed[] = [
   moved("RMS norm", 2 * TOKENS * DIM, (g, input) =>
     ops.rmsNorm(g, input("x", [TOKENS, DIM]), input("gain", [DIM]), 1e-5),
   ),
+  {
+    ...moved("RMS norm and its gradient", 5 * TOKENS * DIM, (g, input) =>
+      ops.rmsNorm(g, input("x", [TOKENS, DIM]), input("gain", [DIM]), 1e-5),
+    ),
+    gradients: ["x", "gain"],
+  },
   moved("SwiGLU", 3 * TOKENS * FFN, (g, input) =>
     ops.swiglu(g, input("gate", [TOKENS, FFN]), input("up", [TOKENS, FFN])),
   ),
@@ -100,6 +123,42 @@ const TIMED: readonly Timed[] = [
   moved("embedding", 2 * TOKENS * DIM, (g, input) =>
     ops.gatherRows(g, input("table", [VOCABULARY, DIM]), input("ids", [TOKENS], "i32")),
   ),
+  {
+    ...moved("embedding and its gradient", 3 * TOKENS * DIM + VOCABULARY * DIM, (g, input) =>
+      ops.gatherRows(g, input("table", [VOCABULARY, DIM]), input("ids", [TOKENS], "i32")),
+    ),
+    gradients: ["table"],
+  },
+  {
+    ...moved("attention over a cache", 2 * SEQUENCES * LENGTH * DIM, (g, input) => {
+      const [keys, values] = ["keys", "values"].map((name) =>
+        input(name, [SEQUENCES, HEADS, LENGTH, HEAD_DIM]),
+      ) as [Tensor, Tensor];
+      const positions = input("last slots", [SEQUENCES], "i32");
+      const q = input("q", [SEQUENCES, HEADS, HEAD_DIM]);
+      return ops.cacheAttention(g, q, keys, values, positions, { scale: HEAD_DIM ** -0.5 });
+    }),
+    own: true,
+  },
+  {
+    ...moved("sum of gradients", 3 * FFN * TOKENS, (g, input) =>
+      g.emitKernelInPlace("accumulate", input("sum", [FFN, TOKENS]), [
+        input("gradient", [FFN, TOKENS]),
+        input("last of runs", [1]),
+      ]),
+    ),
+    own: true,
+  },
+  {
+    ...moved("AdamW", 7 * FFN * TOKENS, (g, input) =>
+      g.emitKernelInPlace("adamw", input("w", [FFN, TOKENS]), [
+        ...["gradient", "m", "v"].map((name) => input(name, [FFN, TOKENS])),
+        input("settings", [7]),
+        input("clip", [1]),
+      ]),
+    ),
+    own: true,
+  },
   {
     ...moved("choice of tokens", SEQUENCES * VOCABULARY, (g, input) =>
       ops.chooseTokens(g, input("logits", [SEQUENCES, VOCABULARY]), input("uniform", [SEQUENCES, 2]), 1),
@@ -112,24 +171,29 @@ const TIMED: readonly Timed[] = [
 ];
 
 /** Best of some runs, milliseconds. The cost of starting a graph, some microseconds, is in it. */
-async function fastest(device: Device, { build, compute }: Timed): Promise<number> {
-  using g = new Graph(device, { compute, recording: false });
+async function fastest(device: Device, { build, compute, gradients = [] }: Timed): Promise<number> {
+  using g = new Graph(device, { compute, recording: gradients.length > 0 });
   const inputs: Tensor[] = [];
-  g.output(
-    build(g, (name, shape, dtype = "f32") => {
-      const tensor = g.input(name, shape, dtype);
-      inputs.push(tensor);
-      return tensor;
-    }),
-  );
+  const result = build(g, (name, shape, dtype = "f32") => {
+    const tensor = gradients.includes(name) ? g.variable(name, shape) : g.input(name, shape, dtype);
+    inputs.push(tensor);
+    return tensor;
+  });
+  g.output(result);
+  if (gradients.length > 0) {
+    const found = g.backward(ops.sum(g, result));
+    for (const tensor of inputs) if (tensor.requiresGrad) g.output(found.get(tensor) as Tensor);
+  }
   const values = Object.fromEntries(
     inputs.map(({ name, size, dtype }): [string, HostArray] => [
       name,
       dtype === "i32"
-        ? new Int32Array(size)
+        ? new Int32Array(size).fill(name.startsWith("last") ? LENGTH - 1 : 0)
         : dtype === "q8_0"
           ? new Uint8Array(size * BYTES[dtype])
-          : Float32Array.from({ length: size }, (_, i) => (name === "mask" ? 0 : (i % 7) / 8)),
+          : Float32Array.from({ length: size }, (_, i) =>
+              name === "mask" ? 0 : name.startsWith("last") ? 1 : (i % 7) / 8,
+            ),
     ]),
   );
   await g.run(values);
