@@ -236,19 +236,8 @@ INLINE int64_t NAME(masked)(const Attention *a, int64_t batch, int64_t i, int64_
   *factor = 1;
   if (a->cap > 0) {
     const float cap = a->cap, inner = a->scale / cap;
-    if (slopes) {
-      float *slope = slopes + from;
-      memset(slope + n, 0, (size_t)(round_up(n, ROW_PADDING) - n) * 4);
-#pragma omp simd
-      for (int64_t j = 0; j < n; j++) {
-        const float t = NAME(hyperbolic_tangent)(x[j] * inner);
-        x[j] = cap * t;
-        slope[j] = 1.f - t * t;
-      }
-    } else {
-#pragma omp simd
-      for (int64_t j = 0; j < n; j++) x[j] = cap * NAME(hyperbolic_tangent)(x[j] * inner);
-    }
+    if (slopes) memset(slopes + from + n, 0, (size_t)(round_up(n, ROW_PADDING) - n) * 4);
+    NAME(capped)(n, inner, cap, x, x, slopes ? slopes + from : NULL);
     scale = 1; // it is in there
   }
   if (seen.plain) {

@@ -285,9 +285,7 @@ INLINE void NAME(attend)(const int type, int64_t d, const Blocks *now, const Blo
   for (int64_t h = head; h < last; h++) {
     float *x = scores + (h - head) * room + from - start, *out = y + (h - head) * d;
     if (token.keys) x[n - 1] = NAME(dot)(d, queries + (h - head) * d, token.keys + (h / group - low) * d);
-    if (cap > 0)
-#pragma omp simd
-      for (int64_t j = 0; j < n; j++) x[j] = cap * NAME(hyperbolic_tangent)(x[j] / cap);
+    if (cap > 0) NAME(capped)(n, 1.f / cap, cap, x, x, NULL);
     for (int64_t j = n; j < whole; j++) x[j] = -INFINITY;
     const float factor = 1.f / NAME(exponentials)(whole, NAME(maximum)(whole, x), x, x);
     for (int64_t j = 0; j < whole; j++) x[j] *= factor;

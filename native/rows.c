@@ -140,10 +140,8 @@ static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
 // Sources: scratch, x -> like it. Value: cap.
 static void NAME(soft_cap)(Tensor *dst, int ith, int nth, void *userdata) {
   const int64_t n = size_of(dst), from = part(n, RANGE, ith, nth), until = part(n, RANGE, ith + 1, nth);
-  const float cap = settings_of(userdata).value, factor = 1.f / cap, *x = source(dst, 1);
-  float *y = (float *)dst->data;
-#pragma omp simd
-  for (int64_t i = from; i < until; i++) y[i] = cap * NAME(hyperbolic_tangent)(x[i] * factor);
+  const float cap = settings_of(userdata).value;
+  if (until > from) NAME(capped)(until - from, 1.f / cap, cap, source(dst, 1) + from, (float *)dst->data + from, NULL);
 }
 
 // Sources: scratch, dy, y of the op above -> dx. Value: cap.
@@ -159,17 +157,6 @@ static void NAME(soft_cap_back)(Tensor *dst, int ith, int nth, void *userdata) {
 
 // ---- cross-entropy
 
-// x = cap tanh(x / cap), and the derivative of that.
-INLINE void NAME(cap_row)(int64_t n, float cap, float *x, float *slopes) {
-  const float factor = 1.f / cap;
-#pragma omp simd
-  for (int64_t j = 0; j < n; j++) {
-    const float t = NAME(hyperbolic_tangent)(x[j] * factor);
-    x[j] = cap * t;
-    slopes[j] = 1.f - t * t;
-  }
-}
-
 // Sources: scratch, logits [vocabulary, n], targets i32 [n], [weights [n]] (else 1) -> weighted loss of each row [n]. The logits are
 // overwritten by their gradient, weight (softmax - onehot): nothing else may read them before or after but what is ordered to.
 // With AS_BF16 the gradient of a row is in the first half of its bytes, as the matrix product takes it (A_HOLDS_BF16). Value: a cap
@@ -182,7 +169,7 @@ static void NAME(cross_entropy)(Tensor *dst, int ith, int nth, void *userdata) {
   const int32_t *targets = (const int32_t *)dst->src[2]->data;
   ROWS_OF_THREAD(rows_of(dst->src[1])) {
     float *x = source(dst, 1) + i * vocabulary;
-    if (slopes) NAME(cap_row)(vocabulary, cap, x, slopes);
+    if (slopes) NAME(capped)(vocabulary, 1.f / cap, cap, x, x, slopes);
     const float weight = dst->src[3] ? source(dst, 3)[i] : 1.f, of_target = x[targets[i]], most = NAME(maximum)(vocabulary, x);
     const float sum = NAME(exponentials)(vocabulary, most, x, x), factor = weight / sum;
     ((float *)dst->data)[i] = weight * (most + logf(sum) - of_target);

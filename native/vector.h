@@ -154,8 +154,47 @@ INLINE __m512 NAME(sigmoid16)(__m512 x) {
   const __m512 guess = _mm512_rcp14_ps(of), error = _mm512_fnmadd_ps(of, guess, one);
   return _mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask(x, lowest, _CMP_NLT_UQ), guess, error, guess);
 }
+// tanh x, as `hyperbolic_tangent`.
+INLINE __m512 NAME(tangent16)(__m512 x) {
+  const __m512 size = _mm512_abs_ps(x), square = _mm512_mul_ps(x, x), one = EACH(1.f);
+  __m512 p = _mm512_fmadd_ps(EACH(-5.70498872745e-3f), square, EACH(2.06390887954e-2f));
+  p = _mm512_fmadd_ps(p, square, EACH(-5.37397155531e-2f));
+  p = _mm512_fmadd_ps(p, square, EACH(1.33314422036e-1f));
+  p = _mm512_fmadd_ps(p, square, EACH(-3.33332819422e-1f));
+  const __m512 near = _mm512_fmadd_ps(_mm512_mul_ps(p, square), x, x);
+  const __m512 limited = _mm512_min_ps(EACH(20.f), size); // beyond, it is 1; of NaN: the second
+  const __m512 of = _mm512_add_ps(one, NAME(exponential16)(_mm512_add_ps(limited, limited)));
+  const __m512 guess = _mm512_rcp14_ps(of), inverse = _mm512_fmadd_ps(guess, _mm512_fnmadd_ps(of, guess, one), guess);
+  const __m512i sign = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0x80000000u));
+  const __m512i far = _mm512_or_si512(_mm512_castps_si512(_mm512_fnmadd_ps(EACH(2.f), inverse, one)), sign);
+  return _mm512_mask_mov_ps(_mm512_castsi512_ps(far), _mm512_cmp_ps_mask(size, EACH(0.625f), _CMP_LT_OQ), near);
+}
 #undef EACH
 #endif
+
+// y = cap tanh(factor x), and the derivatives of the tangent, 1 - tanh^2, unless `slopes` is NULL. x and y may be the same memory.
+INLINE void NAME(capped)(int64_t n, float factor, float cap, const float *x, float *y, float *slopes) {
+#if WIDTH == 16
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 some = NAME(first_lanes)(n - i);
+    const __m512 t = NAME(tangent16)(_mm512_mul_ps(_mm512_maskz_loadu_ps(some, x + i), _mm512_set1_ps(factor)));
+    _mm512_mask_storeu_ps(y + i, some, _mm512_mul_ps(t, _mm512_set1_ps(cap)));
+    if (slopes) _mm512_mask_storeu_ps(slopes + i, some, _mm512_fnmadd_ps(t, t, _mm512_set1_ps(1.f)));
+  }
+#else
+  if (slopes) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const float t = NAME(hyperbolic_tangent)(x[i] * factor);
+      y[i] = cap * t;
+      slopes[i] = 1.f - t * t;
+    }
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = cap * NAME(hyperbolic_tangent)(x[i] * factor);
+  }
+#endif
+}
 
 // y = e^x. They may be the same memory.
 INLINE void NAME(powers)(int64_t n, const float *x, float *y) {
