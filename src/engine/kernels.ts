@@ -75,7 +75,7 @@ export interface Kernels {
   readonly level: KernelLevel;
   /** Whether products in bf16 are computed in bf16: not where F32 is faster or there is nothing else. */
   readonly fastBf16: boolean;
-  /** Uses another level. Graphs that are built already keep the ops they have. @throws NlaError `engine.kernels` */
+  /** Uses another level. Graphs built before must not run again: what they pack has the size of their level. @throws NlaError `engine.kernels` */
   select(level: KernelLevel, fastBf16?: boolean): void;
   op(name: KernelName): Pointer;
   /** Bytes of a right operand [k, n] as the op "pack" leaves it at this level. */

@@ -74,10 +74,33 @@ export function product(g: Graph, a: Tensor, b: Tensor, options: ProductOptions)
     (base ? HAS_BASE : 0) |
     (aHoldsBf16 ? A_HOLDS_BF16 : 0);
   if (isHeld(b)) return heldMatmul(g, a, b, { transposeB, half, base, aHoldsBf16 });
-  const operands = half ? [aHoldsBf16 ? a : stored(g, a), stored(g, b)] : [a, b];
-  return g.emitKernel("matmul", [...a.shape.slice(0, -2), m, n], base ? [...operands, base] : operands, {
-    flags,
+  const packed = packedOnce(g, m, n, b, { half, transposeA, transposeB });
+  const left = half && !aHoldsBf16 ? stored(g, a) : a;
+  const right = packed ?? (half ? stored(g, b) : b);
+  const operands = base ? [left, right, base] : [left, right];
+  return g.emitKernel("matmul", [...a.shape.slice(0, -2), m, n], operands, {
+    flags: packed ? flags | B_PACKED : flags,
   });
+}
+
+// As in native/products.c: where every thread would pack all of B for itself, they do it together, in an op before.
+const ROWS_TAKEN = 192;
+const PACKED_ONCE = 3 << 19;
+
+function packedOnce(
+  g: Graph,
+  m: number,
+  n: number,
+  b: Tensor,
+  { half, transposeA, transposeB }: { half: boolean; transposeA: boolean; transposeB: boolean },
+): Tensor | null {
+  const { kernels, threads } = g.device;
+  if (!kernels || threads === 1 || transposeA || b.shape.length !== 2 || m < 8 * ROWS_TAKEN * threads)
+    return null;
+  const bytes = kernels.packedBytes(n, b.size / n, half);
+  if (bytes > PACKED_ONCE || n === 0 || b.size === 0) return null;
+  const flags = (transposeB ? B_TRANSPOSED : 0) | (half ? IN_BF16 : 0);
+  return g.derive(b, `packed ${flags}`, () => g.emitKernel("pack", [Math.ceil(bytes / 4)], [b], { flags }));
 }
 
 interface HeldOptions {

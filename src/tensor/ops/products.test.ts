@@ -31,9 +31,14 @@ describe("products against float64, with gradients dA = dY·Bᵀ and dB = Aᵀ·
   // Two threads for two sizes: on busy cores ggml's barrier makes each such graph wait for the scheduler.
   const cases = SIZES.flatMap((size, i) =>
     (["f32", "bf16"] as const).flatMap((compute) =>
-      devices.slice(0, i < 2 ? 2 : 1).map((on) => ({ size, compute, on })),
+      devices
+        .slice(0, i < 2 ? 2 : 1)
+        .map((on) => ({ size: size as readonly [number, number, number], compute, on })),
     ),
   );
+  // So many rows that two threads pack the right side together before they multiply.
+  for (const compute of ["f32", "bf16"] as const)
+    cases.push({ size: [3201, 40, 37], compute, on: devices[1]! });
   test.each(cases.map((each) => [`${each.size} ${each.compute}, ${each.on.threads} threads`, each] as const))(
     "%s",
     async (_, { size: [m, k, n], compute, on }) => {
