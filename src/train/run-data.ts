@@ -21,7 +21,7 @@ import { DATA_SETS, explainedFile, rawFile, RUN_LAYOUT, shuffledFile, trainingFi
 import type { DataSet } from "./run-layout.js";
 import type { LabelledRow, RowSource } from "./warm-start.js";
 import { wordingOf } from "./wording.js";
-import { worldLabeller } from "./world-labels.js";
+import { dialsOf, worldLabeller } from "./world-labels.js";
 
 /** What later stages need to know of the data. */
 export interface DataFacts {
@@ -84,14 +84,14 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
     });
   });
   await run.runStage("label", async (stage) => {
-    const labeller =
+    const labellerOf = (set: DataSet) =>
       labels.kind === "world"
-        ? worldLabeller(labels, config.seed)
+        ? worldLabeller(dialsOf(labels, set), config.seed)
         : extractiveLabeller({ wordsBefore: labels.words_before, wordsAfter: labels.words_after });
     for (const set of sets.filter((each) => each !== "rl")) {
       await labelSet({
         raw: run.path(rawFile(set)),
-        labeller,
+        labeller: labellerOf(set),
         out: await stage.output(explainedFile(set)),
         signal,
       });
