@@ -30,6 +30,8 @@ async function scored(dials: Partial<WorldLabelSettings>) {
   return { labels, scores: scoreClaims(explainedTokens(rows), { seed: 0, resamples: 10 }) };
 }
 
+const sentences = (label: string | null) => (label ?? "").split(/(?<= \.) /);
+
 /** How many of the labels name the last word, where it is a seldom category. */
 async function withWord(dials: Partial<WorldLabelSettings>): Promise<number> {
   const { labels } = await scored({ seldom: ["word", "kind"], seldom_keep: 0.25, ...dials });
@@ -66,7 +68,6 @@ describe("worldLabeller", () => {
   });
 
   it("reorders as many labels as it is told, which say the same claims, and leaves the others as they are", async () => {
-    const sentences = (label: string | null) => (label ?? "").split(/(?<= \.) /);
     const { labels: ordered } = await scored({ keep: 0.7, garble: 0.1, most: 12 });
     const { labels } = await scored({ keep: 0.7, garble: 0.1, most: 12, reordered: 0.5 });
     const moved = labels.filter((label, i) => label !== ordered[i]);
