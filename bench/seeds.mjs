@@ -1,7 +1,6 @@
 // One table of several runs of the same recipe: per measure the mean over runs, with a 95 % t interval of that mean (Student 1908), and each run's
 // own value. An interval over documents says how well one pair was measured; this one says how training goes with another seed.
-//   nla train configs/smallworld-rl.yaml --run runs/s1
-//   for s in 2 3; do nla train configs/smallworld-rl.yaml --from runs/s1 --run runs/s$s --set seed=$s; done    # RL alone; without --from, all
+//   for s in 1 2 3; do nla train configs/smallworld-rl.yaml --run runs/s$s --set seed=$s; done    # with --from runs/s1: RL alone
 //   for s in 1 2 3; do nla eval runs/s$s --rows 1500 --controls --json > s$s.json; done
 //   node bench/seeds.mjs s1.json s2.json s3.json
 import { readFileSync } from "node:fs";

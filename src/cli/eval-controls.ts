@@ -1,7 +1,7 @@
 // What `nla eval --controls` runs beside a pair on documents of the world: two models that see only text, and linear probes of the target. They
 // take minutes, so they are asked for. Thin: the models are evaluate/'s.
-import { explainByText } from "../evaluate/text-only-control.js";
-import { fitTextOnly } from "../evaluate/text-only.js";
+import { readingsByText, TEXT_ONLY } from "../evaluate/text-only-control.js";
+import type { ControlRows } from "../evaluate/text-only-control.js";
 import { probeWorld } from "../evaluate/world-probes.js";
 import type { ProbeResult } from "../evaluate/world-probes.js";
 import type { ExplainedRow } from "../evaluate/explained-rows.js";
@@ -12,19 +12,6 @@ import type { CommandContext } from "./program.js";
 import { bringTarget } from "./target-of.js";
 
 const PROBE_DOCUMENTS = 700;
-/** Words that the short-sighted control sees. */
-export const SHORT_WINDOW = 12;
-const WINDOWS = [
-  { window: SHORT_WINDOW, name: `text only, last ${SHORT_WINDOW} words` },
-  { window: null, name: "text only, all of it" },
-] as const;
-
-/** A way of explaining, and what it said. */
-interface ControlRows {
-  readonly name: string;
-  readonly rows: readonly ExplainedRow[];
-}
-
 /** Explanations by text alone for the same tokens as a pair's greedy ones, and probes of the NLA's layer. */
 export async function controlsOf(
   nla: Nla,
@@ -45,21 +32,16 @@ export async function controlsOf(
   const { stderr, env, json, signal } = context;
   const progress = openProgress({ stream: stderr, clock: () => performance.now(), json, env });
   const lines: ControlRows[] = [];
-  for (const { window, name } of WINDOWS) {
+  for (const { window, name } of TEXT_ONLY) {
     const live = progress.stage(name, { total: null });
-    const model = await fitTextOnly({
+    const readings = await readingsByText(nla, greedy, {
       window,
+      name,
       ...(documents === undefined ? {} : { documents }),
       signal,
       onProgress: (step) => live.report({ step }),
     });
-    lines.push(
-      { name, rows: await explainByText(model, nla, greedy, "surest") },
-      {
-        name: "  at the pair's categories",
-        rows: await explainByText(model, nla, greedy, "pair's categories"),
-      },
-    );
+    lines.push(...readings);
     live.end("done");
   }
   using target = await loadTarget(await bringTarget(named, nla.target, context), nla.verbalizer.model.device);

@@ -80,7 +80,7 @@ export const trainCommand: CommandEntry = {
     },
     {
       command:
-        "nla train configs/smallworld.yaml --from runs/smallworld --run runs/frozen --set rl.freeze_reconstructor=true",
+        "nla train runs/smallworld/config.yaml --from runs/smallworld --run runs/frozen --set rl.freeze_reconstructor=true",
       does: "another arm of RL from the same warm start",
     },
   ],

@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import type { Interval } from "../evaluate/bootstrap.js";
+import { SHORT_WINDOW } from "../evaluate/text-only-control.js";
 import { fitTextOnly } from "../evaluate/text-only.js";
 import type { TextOnly } from "../evaluate/text-only.js";
 import { FAR } from "../evaluate/unspoken-questions.js";
@@ -14,7 +15,6 @@ import { loadTarget } from "../nla/target.js";
 import { openProgress } from "../train/progress.js";
 import { RUN_LAYOUT } from "../train/run-layout.js";
 import { deviceFor, verbalizerFolders } from "./device-for.js";
-import { SHORT_WINDOW } from "./eval-controls.js";
 import { wholeNumber } from "./program.js";
 import type { CommandContext, CommandEntry } from "./program.js";
 import { table, wrap } from "./table.js";

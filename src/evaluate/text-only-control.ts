@@ -7,7 +7,40 @@ import { worldDocumentOf } from "../world/corpus.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { Category, WorldDocument } from "../world/facts.js";
 import type { EvalRow, ExplainedRow } from "./explained-rows.js";
-import type { TextOnly } from "./text-only.js";
+import { fitTextOnly } from "./text-only.js";
+import type { TextOnly, TextOnlyOptions } from "./text-only.js";
+
+/** Words that the short-sighted control sees. */
+export const SHORT_WINDOW = 12;
+/** The models that stand beside every pair, by what they see. */
+export const TEXT_ONLY = [
+  { window: SHORT_WINDOW, name: `text only, last ${SHORT_WINDOW} words` },
+  { window: null, name: "text only, all of it" },
+] as const;
+
+/** A way of explaining, and what it said. */
+export interface ControlRows {
+  readonly name: string;
+  readonly rows: readonly ExplainedRow[];
+}
+
+/**
+ * What a model fitted to text alone says of the tokens that a pair explained: as many claims as the pair, and at the pair's categories.
+ *
+ * @param rows as the pair explained them, greedy
+ * @throws as {@link fitTextOnly} and {@link explainByText}
+ */
+export async function readingsByText(
+  nla: Pick<Nla, "reconstructor" | "verbalizer">,
+  rows: readonly ExplainedRow[],
+  { name, ...options }: TextOnlyOptions & { readonly name: string },
+): Promise<ControlRows[]> {
+  const model = await fitTextOnly(options);
+  return [
+    { name, rows: await explainByText(model, nla, rows, "surest") },
+    { name: "  at the pair's categories", rows: await explainByText(model, nla, rows, "pair's categories") },
+  ];
+}
 
 /** What it says: the facts that it is surest of, or of the categories that the pair named. */
 export type TextOnlyChoice = "surest" | "pair's categories";

@@ -1,5 +1,6 @@
 // The card of the bundle: what it is, how it was made, its numbers with their controls. Text only; the numbers come from bundle.ts.
 import type { Interval } from "../evaluate/bootstrap.js";
+import type { FormLoss } from "../evaluate/code-alarm.js";
 import { CATEGORIES } from "../world/facts.js";
 import type { BundleCard, Measured } from "./bundle.js";
 import { renderConfig } from "./config.js";
@@ -29,9 +30,34 @@ function warningsOf({ gate, code }: BundleCard["claims"]): string {
     ? `Gate of the warm start: its greedy claims of ${gate.category} or real, ${gate.from} tokens and more after the cue, at least ${gate.least.toFixed(2)} right: ${interval(gate.precision)} of ${gate.claims}, ${gate.passed ? "pass" : "FAIL"}.\n\n`
     : "";
   const coded = code
-    ? `The same claims said otherwise cost FVE: ${code.forms.map(({ form, loss }) => `${form} ${three(loss)}`).join(", ")}. ${code.alarms.length > 0 ? `ALARM: ${code.alarms.join("; ")}` : "No alarm for a code of the pair's own"}.\n\n`
+    ? `The same claims said otherwise cost FVE: ${losses(code.forms)}${code.warm.length > 0 ? ` (the warm start: ${losses(code.warm)})` : ""}. ${code.alarms.length > 0 ? `ALARM: ${code.alarms.join("; ")}` : "No alarm for a code of the pair's own"}.\n\n`
     : "";
   return `${gated}${coded}`;
+}
+
+function losses(forms: readonly FormLoss[]): string {
+  return forms.map(({ form, loss }) => `${form} ${three(loss)}`).join(", ");
+}
+
+/** The pair and its warm start with as many claims each; cards of before have none. */
+function equalTable({ equal_claims: compared = [] }: BundleCard["claims"]): string {
+  if (compared.length === 0) return "";
+  const rows = compared.flatMap(({ name, claims, trained, warm, gained }) => {
+    const numbers = ({ fve, precision, recall, tokens }: typeof trained) =>
+      [fve, precision, recall].map(three).concat(claims.toFixed(1), tokens.toFixed(1));
+    const [fve, precision, recall] = [
+      measured({ value: gained.fve.fve, interval: gained.fve.interval }),
+      interval(gained.precision),
+      interval(gained.recall),
+    ];
+    return [
+      [`${name}, after RL`, ...numbers(trained)],
+      [`${name}, warm start`, ...numbers(warm)],
+      [`${name}, gained`, fve, precision, recall, "", ""],
+    ];
+  });
+  const header = ["at as many claims", "FVE", "precision", "recall", "claims each", "tokens"];
+  return `\nOf each token's two explanations only as many sentences as the shorter one has, the first of both:\n\n${tableOf(header, rows)}\n`;
 }
 
 /** The card as Markdown. */
@@ -40,7 +66,8 @@ export function renderCard(card: BundleCard, config: TrainConfig): string {
   const [greedy] = claims.lines;
   const warm = claims.lines.find(({ name }) => name === "warm start, greedy");
   const lines = claims.lines.map(({ name, fve: reached, tokens, scores }) => [
-    name,
+    // The second of two lines about one control is indented, which a Markdown table does not show.
+    name.replace(/^ +/, "the same, "),
     reached === null ? "-" : three(reached),
     interval(scores?.overall.precision),
     interval(scores?.overall.recall),
@@ -104,7 +131,7 @@ ${
   claims.at_warm_categories
     ? `\nAt the warm start's mix of categories the trained pair's precision is ${three(claims.at_warm_categories.trained)}, the warm start's ${three(claims.at_warm_categories.warm)}: the rest of the gain is choosing what to say.\n`
     : ""
-}
+}${equalTable(claims)}
 ${warningsOf(claims)}By category, greedy, beside the warm start (claims: precision) and a linear probe of the same layer (accuracy where the fact holds):
 
 ${tableOf(["fact", "facts", "claims", "precision", "recall", "warm start", "probe"], categories)}

@@ -52,4 +52,36 @@ describe.skipIf(!made)("the bundle of Smallworld", () => {
     const other = numbers.claims.lines.find(({ name }) => name.startsWith("another"));
     expect(greedy!.scores!.overall.precision!.low).toBeGreaterThan(other!.scores!.overall.precision!.high);
   });
+
+  it("reaches what was asked of it, beside every control and at an equal number of claims", async () => {
+    const { claims, fve } = await card();
+    const [greedy, ...others] = claims.lines;
+    const { precision, recall } = greedy!.scores!.overall;
+    expect(fve.greedy.value).toBeGreaterThan(0.75);
+    expect(fve.greedy.value).toBeGreaterThan(claims.full_label_fve);
+    expect(precision!.value).toBeGreaterThan(0.9);
+    expect(recall!.value).toBeGreaterThan(0.7);
+    expect(claims.gate!.passed).toBe(true);
+    expect(others.map(({ name }) => name)).toEqual([
+      "sampled, T=1",
+      "warm start, T=1",
+      "text only, last 12 words",
+      "  at the pair's categories",
+      "text only, all of it",
+      "  at the pair's categories",
+      "warm start, greedy",
+      "another document's activation",
+      "the mean activation",
+      "a random direction",
+    ]);
+    // Asked the same questions, the last words say less that is true than the activation does.
+    expect(others[3]!.scores!.overall.precision!.high).toBeLessThan(precision!.low);
+    expect(claims.equal_claims!.map(({ name }) => name)).toEqual(["greedy", "sampled, T=1"]);
+  });
+
+  it("is read by what its claims say and not by where they stand", async () => {
+    const { forms, alarms } = (await card()).claims.code!;
+    expect(alarms).toEqual([]);
+    for (const { form, loss } of forms) expect(Math.abs(loss), form).toBeLessThan(0.05);
+  });
 });

@@ -7,10 +7,13 @@ import path from "node:path";
 import { writeFileAtomic } from "../data/files.js";
 import { reportClaims } from "../evaluate/claim-report.js";
 import type { ClaimReport } from "../evaluate/claim-report.js";
+import { formLosses } from "../evaluate/code-alarm.js";
+import { atEqualClaims } from "../evaluate/equal-claims.js";
 import { evaluateRows } from "../evaluate/evaluation.js";
 import type { Range } from "../evaluate/evaluation.js";
 import { explainRows } from "../evaluate/explained-rows.js";
-import type { EvalRow } from "../evaluate/explained-rows.js";
+import type { EvalRow, ExplainedRow } from "../evaluate/explained-rows.js";
+import { readingsByText, TEXT_ONLY } from "../evaluate/text-only-control.js";
 import { claimNumbers } from "../evaluate/world-claims.js";
 import { probeWorld } from "../evaluate/world-probes.js";
 import type { ProbeResult } from "../evaluate/world-probes.js";
@@ -144,57 +147,28 @@ export async function packBundle({
   using target = await loadTarget(folder("target"), device);
   await shipPair(nlaRun, out, device);
   using pair = await loadNla(out, device);
-  const live = progress.stage("measure", { total: null });
   const rows = await worldRows(target, { layer: pair.layer, ...CARD_ROWS, signal });
-  const maxNewTokens = nla.rl.max_new_tokens;
-  const explain = (by: Nla, temperature: number, of: readonly EvalRow[] = rows) =>
-    explainRows(by, of, { temperature, maxNewTokens, signal });
-  const greedy = await explain(pair, 0);
-  const sampled = await explain(pair, 1);
+  const live = progress.stage("measure", { total: null });
   using warm = await loadNla(path.join(nlaRun, RUN_LAYOUT.warmVerbalizer), device, {
     reconstructor: path.join(nlaRun, RUN_LAYOUT.warmReconstructor),
   });
-  const warmGreedy = await explain(warm, 0);
-  const warmSampled = await explain(warm, 1);
-  const { mseScale } = pair.reconstructor.contract;
-  const bootstrap = { seed: 0, resamples: 1000 };
-  const score = (of: Parameters<typeof evaluateRows>[0]) => evaluateRows(of, { mseScale, bootstrap });
-  const scores = {
-    greedy: score(greedy),
-    sampled: score(sampled),
-    warm: score(warmGreedy),
-    warmSampled: score(warmSampled),
-  };
-  const claims = await reportClaims(pair, {
-    greedy: { name: "greedy", fve: scores.greedy.fve, rows: greedy },
-    others: [
-      { name: "sampled, T=1", fve: scores.sampled.fve, rows: sampled },
-      { name: "warm start, T=1", fve: scores.warmSampled.fve, rows: warmSampled },
-    ],
-    warm: { name: "warm start, greedy", fve: scores.warm.fve, rows: warmGreedy },
-    bootstrap,
-    maxNewTokens,
+  const { fve, shuffled, claims } = await measurePair(pair, warm, {
+    rows,
+    maxNewTokens: nla.rl.max_new_tokens,
     signal,
   });
   live.end("done");
-  const measured = ({ fve, intervals }: (typeof scores)["greedy"]): Measured => ({
-    value: fve,
-    interval: intervals.fve,
-  });
   const card: BundleCard = {
     made: new Date().toISOString().slice(0, 10),
     machine: `${os.cpus().length} cores of ${os.cpus()[0]?.model ?? "an unknown processor"}`,
     target: await targetNumbers(targetRun),
     probes,
     rows: CARD_ROWS,
-    fve: { greedy: measured(scores.greedy), sampled: measured(scores.sampled), warm: measured(scores.warm) },
-    shuffled_fve: {
-      value: scores.greedy.controls.shuffled.fve,
-      interval: scores.greedy.intervals.shuffled_fve,
-    },
+    fve,
+    shuffled_fve: shuffled,
     claims,
     files: await checksumsOf(out),
-    sample: await sampleOf(target, pair, maxNewTokens),
+    sample: await sampleOf(target, pair, nla.rl.max_new_tokens),
   };
   await writeFileAtomic(folder("numbers"), `${JSON.stringify(card, null, 1)}\n`);
   await writeFileAtomic(folder("card"), renderCard(card, nla));
@@ -202,6 +176,64 @@ export async function packBundle({
   await shipLog(targetRun, path.join(folder("log"), "target.jsonl"));
   await shipLog(nlaRun, path.join(folder("log"), "nla.jsonl"));
   return card;
+}
+
+/** A pair on the card's tokens, greedy and sampled, beside its warm start and every control. */
+async function measurePair(
+  pair: Nla,
+  warm: Nla,
+  {
+    rows,
+    ...options
+  }: {
+    readonly rows: readonly EvalRow[];
+    readonly maxNewTokens: number;
+    readonly signal: AbortSignal | undefined;
+  },
+) {
+  const explain = (by: Nla, temperature: number) => explainRows(by, rows, { temperature, ...options });
+  const { mseScale } = pair.reconstructor.contract;
+  const bootstrap = { seed: 0, resamples: 1000 };
+  const scored = (name: string, said: readonly ExplainedRow[]) => {
+    const scores = evaluateRows(said, { mseScale, bootstrap });
+    return { name, fve: scores.fve, rows: said, scores };
+  };
+  const greedy = scored("greedy", await explain(pair, 0));
+  const sampled = scored("sampled, T=1", await explain(pair, 1));
+  const warmGreedy = scored("warm start, greedy", await explain(warm, 0));
+  const warmSampled = scored("warm start, T=1", await explain(warm, 1));
+  const others = [sampled, warmSampled];
+  for (const control of TEXT_ONLY) {
+    const readings = await readingsByText(pair, greedy.rows, { ...control, signal: options.signal });
+    others.push(...readings.map(({ name, rows: said }) => scored(name, said)));
+  }
+  const report = await reportClaims(pair, {
+    greedy,
+    others,
+    warm: warmGreedy,
+    warmForms: await formLosses(warm, warmGreedy.rows, bootstrap),
+    bootstrap,
+    ...options,
+  });
+  const equal = [];
+  for (const [trained, before] of [
+    [greedy, warmGreedy],
+    [sampled, warmSampled],
+  ] as const) {
+    const said = { nla: pair, rows: trained.rows };
+    const found = await atEqualClaims(trained.name, said, { nla: warm, rows: before.rows }, bootstrap);
+    if (found) equal.push(found);
+  }
+  const measured = ({ scores: { fve, intervals } }: typeof greedy): Measured => ({
+    value: fve,
+    interval: intervals.fve,
+  });
+  const { controls, intervals } = greedy.scores;
+  return {
+    fve: { greedy: measured(greedy), sampled: measured(sampled), warm: measured(warmGreedy) },
+    shuffled: { value: controls.shuffled.fve, interval: intervals.shuffled_fve },
+    claims: { ...report, equal_claims: equal },
+  };
 }
 
 interface ProbeContext extends Pick<BundleOptions, "targetRun" | "progress" | "signal"> {

@@ -142,6 +142,10 @@ export const configSchema = z
         "world: categories of which other labels keep `seldom_keep` instead of `keep`; rich ones keep them as all.",
       ),
       seldom_keep: key(fraction().default(0.1), "world: share of the facts of `seldom` that a label names."),
+      reordered: key(
+        fraction().default(0),
+        "world: share of the reconstructor's labels whose claims stand in a random order, so that it does not lean on where a claim stands. Those of the verbalizer keep the order of categories.",
+      ),
     }).prefault({}),
     templates: section(
       "Wording of the two prompts. null: nlakit's own, in the plainest format that the tokenizer allows.",

@@ -6,6 +6,7 @@ import { buildTrainingSet } from "../pipeline/build.js";
 import { extractActivations } from "../pipeline/extract.js";
 import { labelSet } from "../pipeline/label-set.js";
 import { extractiveLabeller } from "../pipeline/labels.js";
+import type { Labeller } from "../pipeline/labels.js";
 import { shuffleRows } from "../pipeline/shuffle.js";
 import { splitByDocument } from "../pipeline/split.js";
 import { activationNorms, fveBaselines } from "../pipeline/statistics.js";
@@ -21,7 +22,7 @@ import { DATA_SETS, explainedFile, rawFile, RUN_LAYOUT, shuffledFile, trainingFi
 import type { DataSet } from "./run-layout.js";
 import type { LabelledRow, RowSource } from "./warm-start.js";
 import { wordingOf } from "./wording.js";
-import { worldLabeller } from "./world-labels.js";
+import { dialsOf, worldLabeller } from "./world-labels.js";
 
 /** What later stages need to know of the data. */
 export interface DataFacts {
@@ -84,14 +85,10 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
     });
   });
   await run.runStage("label", async (stage) => {
-    const labeller =
-      labels.kind === "world"
-        ? worldLabeller(labels, config.seed)
-        : extractiveLabeller({ wordsBefore: labels.words_before, wordsAfter: labels.words_after });
     for (const set of sets.filter((each) => each !== "rl")) {
       await labelSet({
         raw: run.path(rawFile(set)),
-        labeller,
+        labeller: labellerOf(config, set),
         out: await stage.output(explainedFile(set)),
         signal,
       });
@@ -132,6 +129,12 @@ export async function makeData(context: RunContext): Promise<DataFacts> {
     }
   });
   return facts;
+}
+
+function labellerOf({ labels, seed }: TrainConfig, set: DataSet): Labeller {
+  return labels.kind === "world"
+    ? worldLabeller(dialsOf(labels, set), seed)
+    : extractiveLabeller({ wordsBefore: labels.words_before, wordsAfter: labels.words_after });
 }
 
 /** The documents of a corpus that is the world; nothing for one that is read from files. */

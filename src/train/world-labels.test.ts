@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { scoreClaims } from "../evaluate/claims.js";
 import { explainedTokens } from "../evaluate/world-claims.js";
 import { worldDocument } from "../world/documents.js";
-import { worldLabeller } from "./world-labels.js";
+import { dialsOf, worldLabeller } from "./world-labels.js";
 import type { WorldLabelSettings } from "./world-labels.js";
 
 const DIALS: WorldLabelSettings = {
@@ -15,6 +15,7 @@ const DIALS: WorldLabelSettings = {
   rich_keep: 1,
   seldom: [],
   seldom_keep: 0,
+  reordered: 0,
 };
 const requests = Array.from({ length: 200 }, (_, i) => {
   const position = 5 + (i % 40);
@@ -28,6 +29,8 @@ async function scored(dials: Partial<WorldLabelSettings>) {
   });
   return { labels, scores: scoreClaims(explainedTokens(rows), { seed: 0, resamples: 10 }) };
 }
+
+const sentences = (label: string | null) => (label ?? "").split(/(?<= \.) /);
 
 /** How many of the labels name the last word, where it is a seldom category. */
 async function withWord(dials: Partial<WorldLabelSettings>): Promise<number> {
@@ -62,6 +65,27 @@ describe("worldLabeller", () => {
     expect(await withWord({})).toBeGreaterThan(0.15);
     expect(await withWord({})).toBeLessThan(0.35);
     expect(await withWord({ rich: 1 })).toBe(1);
+  });
+
+  it("reorders as many labels as it is told, which say the same claims, and leaves the others as they are", async () => {
+    const { labels: ordered } = await scored({ keep: 0.7, garble: 0.1, most: 12 });
+    const { labels } = await scored({ keep: 0.7, garble: 0.1, most: 12, reordered: 0.5 });
+    const moved = labels.filter((label, i) => label !== ordered[i]);
+    expect(moved.length / labels.length).toBeGreaterThan(0.4);
+    expect(moved.length / labels.length).toBeLessThan(0.6);
+    labels.forEach((label, i) => {
+      expect(sentences(label).sort()).toEqual(sentences(ordered[i] ?? null).sort());
+    });
+    const { labels: all } = await scored({ keep: 0.7, garble: 0.1, most: 12, reordered: 1 });
+    const first = all.map((label) => sentences(label)[0]?.split(" ").slice(0, 2).join(" "));
+    expect(new Set(first).size).toBeGreaterThan(12); // any category begins such a label
+  });
+
+  it("reorders nothing that the verbalizer learns to say", () => {
+    const dials = { ...DIALS, reordered: 0.5 };
+    expect(dialsOf(dials, "ar_sft").reordered).toBe(0.5);
+    expect(dialsOf(dials, "av_sft").reordered).toBe(0);
+    expect(dialsOf(dials, "eval").reordered).toBe(0);
   });
 
   it("refuses documents whose truth is not known", async () => {

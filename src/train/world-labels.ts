@@ -7,15 +7,21 @@ import type { Odds } from "../world/chooser.js";
 import { worldDocumentOf } from "../world/corpus.js";
 import { labelAt } from "../world/labels.js";
 import type { TrainConfig } from "./config-schema.js";
+import type { DataSet } from "./run-layout.js";
 
 /** The dials of a config's labels. */
 export type WorldLabelSettings = Pick<
   TrainConfig["labels"],
-  "keep" | "garble" | "generic" | "most" | "rich" | "rich_keep" | "seldom" | "seldom_keep"
+  "keep" | "garble" | "generic" | "most" | "rich" | "rich_keep" | "seldom" | "seldom_keep" | "reordered"
 >;
 
 const DENOMINATOR = 1000;
 const odds = (fraction: number): Odds => [Math.round(fraction * DENOMINATOR), DENOMINATOR];
+
+/** The dials of one training set: only labels that the reconstructor reads are reordered, since what the verbalizer reads it learns to say. */
+export function dialsOf(labels: WorldLabelSettings, set: DataSet): WorldLabelSettings {
+  return set === "ar_sft" ? labels : { ...labels, reordered: 0 };
+}
 
 /**
  * Labels of tokens of world documents. The position counts BOS, as those of the pipeline do.
@@ -41,6 +47,7 @@ export function worldLabeller(dials: WorldLabelSettings, seed: number): Labeller
             keepOf: rich ? {} : seldom,
             garble: odds(dials.garble),
             generic: odds(dials.generic),
+            reordered: odds(dials.reordered),
             ...(rich || dials.most === null ? {} : { most: dials.most }),
           });
         }),

@@ -18,6 +18,8 @@ export interface LabelDials {
   readonly generic?: Odds;
   /** At most so many claims, drawn from those kept, in the order of categories. No limit by default. */
   readonly most?: number;
+  /** Says its claims in a random order instead of that of categories; never by default. */
+  readonly reordered?: Odds;
 }
 
 const ALWAYS: Odds = [1, 1];
@@ -32,7 +34,14 @@ export function labelAt(
   document: WorldDocument,
   position: number,
   choose: Chooser,
-  { keep = ALWAYS, keepOf = {}, garble = NEVER, generic = NEVER, most = Infinity }: LabelDials = {},
+  {
+    keep = ALWAYS,
+    keepOf = {},
+    garble = NEVER,
+    generic = NEVER,
+    most = Infinity,
+    reordered = NEVER,
+  }: LabelDials = {},
 ): string {
   checkPosition(document, position);
   if (!(most >= 1)) {
@@ -56,7 +65,9 @@ export function labelAt(
           .map((i) => kept[i] as Fact);
   const said =
     facts.length > 0 ? facts : [{ category: "word" as const, value: document.words[position] as string }];
-  return said.map((fact) => sentenceOf(fact, choose, { garble, generic })).join(" ");
+  const sentences = said.map((fact) => sentenceOf(fact, choose, { garble, generic }));
+  // Drawn last, so that such a label differs from the ordered one in its order alone.
+  return (choose.chance(reordered) ? choose.sample(sentences) : sentences).join(" ");
 }
 
 /** Throws NlaError `world.position` unless the document has a token there. */
