@@ -36,7 +36,8 @@ function measuresOf(report) {
   rows.push(
     ...gained(claims.lines, "greedy", "warm start, greedy"),
     ...gained(claims.lines, "sampled, T=1", "warm start, T=1"),
-    ...["greedy", "sampled, T=1"].flatMap((name) => atEqualClaims(claims.equal_claims, name)),
+    ...["greedy", "sampled, T=1"].flatMap((name) => cut(claims.equal_claims, "at as many claims", name)),
+    ...["greedy", "sampled, T=1"].flatMap((name) => cut(claims.equal_tokens, "at equal length", name)),
     ["precision at the warm start's categories", claims.at_warm_categories?.trained],
     ["the warm start's own there", claims.at_warm_categories?.warm],
     ["FVE from the complete true label", claims.full_label_fve],
@@ -56,12 +57,13 @@ function gained(lines, name, warmName) {
   ].map(([label, value]) => [label, Number.isFinite(value) ? value : undefined]);
 }
 
-// The same with as many claims of both at every token: more of them give more recall and fidelity by themselves.
-function atEqualClaims(compared = [], name) {
+// The same with as many claims, or tokens, of both at every token: more of them give more recall and fidelity by themselves.
+function cut(compared = [], equal, name) {
   const found = compared.find((each) => each.name === name);
-  const at = (what) => `${what} at as many claims, ${name}`;
+  const at = (what) => `${what} ${equal}, ${name}`;
   return [
     [at("claims"), found?.claims],
+    ...(found?.claims_warm === undefined ? [] : [[at("claims, warm start"), found.claims_warm]]),
     [at("tokens"), found?.trained.tokens],
     [at("tokens, warm start"), found?.warm.tokens],
     [at("FVE"), found?.trained.fve],

@@ -96,6 +96,13 @@ describe("claims of rows", () => {
     const equal = { name: "greedy", claims: 3.9, trained: numbers, warm: numbers, gained };
     const compared = claimsSection(trainingCurves(metrics), { ...report, equal_claims: [equal] });
     expect(compared).toMatch(/At an equal number of claims/);
+    expect(compared).not.toMatch(/At equal length/);
+    const level = claimsSection(trainingCurves(metrics), {
+      ...report,
+      equal_tokens: [{ ...equal, claims_warm: 4.2 }],
+    });
+    expect(level).toMatch(/At equal length/);
+    expect(level).toMatch(/4\.20/);
     expect(compared).toMatch(/greedy: gained<\/td><td class="n">0\.100 \(0\.050 to 0\.150\)/);
     expect(claimsSection(trainingCurves(metrics), null)).toBe("");
   });

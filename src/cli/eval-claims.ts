@@ -28,6 +28,7 @@ export function renderClaims({
   gate,
   code,
   equal_claims = [],
+  equal_tokens = [],
   probes = [],
 }: ClaimReport): string {
   const [pair] = lines;
@@ -65,7 +66,8 @@ export function renderClaims({
   const gated = gate ? wrap(gateText(gate), WIDTH).join("\n") : "";
   return [
     overall,
-    equalText(equal_claims),
+    equalText(equal_claims, "claims"),
+    equalText(equal_tokens, "tokens"),
     code ? codeText(code) : "",
     wrap(meaning, WIDTH).join("\n"),
     gated,
@@ -76,12 +78,24 @@ export function renderClaims({
     .join("\n\n");
 }
 
-/** The pair and its warm start, each explanation cut to as many sentences as the shorter of the two has. */
-function equalText(compared: NonNullable<ClaimReport["equal_claims"]>): string {
+const MADE_EQUAL = {
+  claims: {
+    header: "at as many claims",
+    how: "Of each token's two explanations the first claims alone, as many of both as the shorter one has.",
+  },
+  tokens: {
+    header: "at equal length",
+    how: "Of each token's two explanations the longer one alone is cut, after the claim that brings it nearest to the other's length.",
+  },
+} as const;
+
+/** The pair and its warm start, explanations cut until they have as many claims, or tokens. */
+function equalText(compared: NonNullable<ClaimReport["equal_claims"]>, by: keyof typeof MADE_EQUAL): string {
   if (compared.length === 0) return "";
-  const rows = compared.flatMap(({ name, claims, trained, warm, gained }) => {
-    const numbers = ({ fve, precision, recall, tokens }: typeof trained) =>
-      [fve, precision, recall].map((value) => value.toFixed(3)).concat(claims.toFixed(2), tokens.toFixed(1));
+  const { header, how } = MADE_EQUAL[by];
+  const rows = compared.flatMap(({ name, claims, claims_warm = claims, trained, warm, gained }) => {
+    const numbers = ({ fve, precision, recall, tokens }: typeof trained, said: number) =>
+      [fve, precision, recall].map((value) => value.toFixed(3)).concat(said.toFixed(2), tokens.toFixed(1));
     const { fve, interval: fveRange } = gained.fve;
     const gain = [
       `${fve.toFixed(3)} (${fveRange.map((end) => end.toFixed(3)).join(" to ")})`,
@@ -91,22 +105,20 @@ function equalText(compared: NonNullable<ClaimReport["equal_claims"]>): string {
       "",
     ];
     return [
-      [`${name}: after RL`, ...numbers(trained)],
-      ["  warm start", ...numbers(warm)],
+      [`${name}: after RL`, ...numbers(trained, claims)],
+      ["  warm start", ...numbers(warm, claims_warm)],
       ["  gained", ...gain],
     ];
   });
   const heads = [
-    { header: "at as many claims" },
+    { header },
     right("FVE"),
     right("precision"),
     right("recall"),
     right("claims"),
     right("tokens"),
   ];
-  const how =
-    "Of each token's two explanations the first claims alone, as many of both as the shorter one has. 95 % of the gain over documents.";
-  return `${table(heads, rows)}\n${wrap(how, WIDTH).join("\n")}`;
+  return `${table(heads, rows)}\n${wrap(`${how} 95 % of the gain over documents.`, WIDTH).join("\n")}`;
 }
 
 /** What the same claims in other forms cost, and the alarm where fidelity comes from something else than what is claimed. */

@@ -154,7 +154,10 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
   let warmRows: NamedRows | null = null;
   let warm: EvalReport["warm_start"] = null;
   let warmForms: readonly FormLoss[] = [];
-  const equal: EqualClaims[] = [];
+  const equal: { readonly claims: EqualClaims[]; readonly tokens: EqualClaims[] } = {
+    claims: [],
+    tokens: [],
+  };
   if (existsSync(folders.av) && existsSync(folders.ar)) {
     using start = await loadNla(folders.av, device, { reconstructor: folders.ar });
     const before = await explain("warm start", start, 0);
@@ -169,9 +172,14 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
         ["greedy", after, before],
         ["sampled, T=1", drawn, early],
       ] as const) {
-        const pair = { nla, rows: ours };
-        const found = await atEqualClaims(name, pair, { nla: start, rows: theirs }, scoring.bootstrap);
-        if (found) equal.push(found);
+        const [pair, its] = [
+          { nla, rows: ours },
+          { nla: start, rows: theirs },
+        ];
+        for (const by of ["claims", "tokens"] as const) {
+          const found = await atEqualClaims(name, pair, its, scoring.bootstrap, by);
+          if (found) equal[by].push(found);
+        }
       }
     }
   }
@@ -193,7 +201,8 @@ async function evaluateBoth(directory: string, flags: EvalFlags, context: Comman
     : null;
   const claims = report && {
     ...report,
-    ...(equal.length > 0 ? { equal_claims: equal } : {}),
+    ...(equal.claims.length > 0 ? { equal_claims: equal.claims } : {}),
+    ...(equal.tokens.length > 0 ? { equal_tokens: equal.tokens } : {}),
     ...(controls ? { probes: controls.probes } : {}),
   };
   return { model: flags.model ?? nla.target ?? "unknown", layer: nla.layer, greedy, sampled, warm, claims };

@@ -55,6 +55,8 @@ export interface ClaimReport {
   } | null;
   /** The pair beside its warm start with as many claims each, greedy and sampled. Absent without one. */
   readonly equal_claims?: readonly EqualClaims[];
+  /** The same with as many tokens each. */
+  readonly equal_tokens?: readonly EqualClaims[];
   /** Absent without a warm start. */
   readonly gate?: WarmGate;
   /** Whether what comes back is in what is said. */

@@ -69,14 +69,32 @@ describe("atEqualClaims", () => {
     expect(other!.gained.recall.value).toBeCloseTo(other!.trained.recall - other!.warm.recall, 12);
     expect(other!.gained.fve.fve).toBeCloseTo(other!.trained.fve - other!.warm.fve, 6);
     expect(other!.gained.fve.interval[0]).toBeGreaterThan(0);
+
+    // By length: the long ones lose what the short ones have not, and a claim in more words costs others their place.
+    const level = await atEqualClaims("greedy", long, short, bootstrap, "tokens");
+    expect(level!.trained).toEqual(level!.warm);
+    expect(level).toMatchObject({ claims: 3, claims_warm: 3 });
+    const words = (text: string | null) => (text ?? "").split(" ").filter((word) => word !== "").length;
+    const mixed = labels.map((label, i) => (i % 2 === 0 ? first(label, 1 + (i % 5)) : label));
+    const turned = labels.map((_, i) => labels[(i + 3) % labels.length]!);
+    const [a, b] = [await said(mixed), await said(turned)];
+    const apart = await atEqualClaims("greedy", { nla, rows: a }, { nla, rows: b }, bootstrap, "tokens");
+    const longest = a.map(({ explanation }, i) => Math.min(words(explanation), words(b[i]!.explanation)));
+    const least = longest.reduce((sum, length) => sum + length, 0) / longest.length;
+    for (const { tokens } of [apart!.trained, apart!.warm]) expect(Math.abs(tokens - least)).toBeLessThan(4);
+    expect(Math.abs(apart!.trained.tokens - apart!.warm.tokens)).toBeLessThan(2);
+    expect(apart!.gained.precision.value).toBeGreaterThan(0.3);
+
     const text = renderClaims({
       lines: [{ name: "greedy", fve: 0.5, tokens: 30, scores: worldClaims(long.rows, bootstrap) }],
       full_label_fve: 0.6,
       at_warm_categories: null,
       equal_claims: [other!],
+      equal_tokens: [apart!],
     });
     expect(text).toMatch(/at as many claims +FVE +precision +recall +claims +tokens/);
     expect(text).toMatch(/ {2}gained +\d\.\d{3} \(/);
+    expect(text).toMatch(/at equal length +FVE/);
 
     expect(
       await atEqualClaims("greedy", long, { nla, rows: await said(rows.map(() => null)) }, bootstrap),

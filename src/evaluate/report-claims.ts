@@ -100,7 +100,7 @@ export function claimsSection(curves: TrainingCurves, claims: ClaimReport | null
 <p>These documents come from a program that knows all that is true of them, so every claim is held against the truth: precision is the share of claims that are true, recall the share of true facts that are named.</p>
 ${figures}
 ${controlTable(claims)}
-${equalSection(claims)}
+${equalSections(claims)}
 ${codeSection(claims)}
 ${categoryTable(claims)}`;
 }
@@ -127,26 +127,44 @@ ${tableHtml(["", "FVE", "precision", "recall", "claims", "tokens", "unparsed"], 
 <p>Explanations of another document's activation, of the mean activation and of random directions are held against this token's truth: what they reach is what can be said without reading. The reconstructor reaches an FVE of ${decimal(full_label_fve, 3)} from the complete true label.${choosing} A rising share of unparsed sentences is language turning into a private code.</p>`;
 }
 
-/** The pair beside its warm start, both cut to as many claims at each token. */
-function equalSection({ equal_claims: compared = [] }: ClaimReport): string {
+/** The pair beside its warm start, both cut to as many claims at each token, and to equal length. */
+function equalSections({ equal_claims = [], equal_tokens = [] }: ClaimReport): string {
+  const claims = equalSection(
+    equal_claims,
+    "At an equal number of claims",
+    "Who says more has more recall by that alone. Here each token's two explanations are cut to as many claims as the shorter one has, the first ones of both.",
+  );
+  const tokens = equalSection(
+    equal_tokens,
+    "At equal length",
+    "Some claims take more words than others. Here the longer of each token's two explanations is cut after the claim that brings it nearest to the other's length.",
+  );
+  return `${claims}${tokens}`;
+}
+
+function equalSection(
+  compared: NonNullable<ClaimReport["equal_claims"]>,
+  title: string,
+  how: string,
+): string {
   if (compared.length === 0) return "";
-  const rows = compared.flatMap(({ name, claims, trained, warm, gained }) => {
-    const numbers = ({ fve, precision, recall, tokens }: typeof trained) => [
+  const rows = compared.flatMap(({ name, claims, claims_warm = claims, trained, warm, gained }) => {
+    const numbers = ({ fve, precision, recall, tokens }: typeof trained, said: number) => [
       ...[fve, precision, recall].map((value) => decimal(value, 3)),
-      decimal(claims, 2),
+      decimal(said, 2),
       decimal(tokens, 1),
     ];
     const [low, high] = gained.fve.interval;
     const fve = `${decimal(gained.fve.fve, 3)} (${decimal(low, 3)} to ${decimal(high, 3)})`;
     return [
-      [`${name}: trained`, ...numbers(trained)],
-      [`${name}: warm start`, ...numbers(warm)],
+      [`${name}: trained`, ...numbers(trained, claims)],
+      [`${name}: warm start`, ...numbers(warm, claims_warm)],
       [`${name}: gained`, fve, interval(gained.precision), interval(gained.recall), "", ""],
     ];
   });
-  return `<h3>At an equal number of claims</h3>
+  return `<h3>${title}</h3>
 ${tableHtml(["", "FVE", "precision", "recall", "claims", "tokens"], rows)}
-<p>Who says more has more recall by that alone. Here each token's two explanations are cut to as many claims as the shorter one has, the first ones of both.</p>`;
+<p>${how}</p>`;
 }
 
 function lossText(of: FormLoss | undefined): string {
