@@ -30,6 +30,8 @@ function first(text: string, count: number): string {
     .join(" ");
 }
 
+const words = (text: string | null) => (text ?? "").split(" ").filter((word) => word !== "").length;
+
 describe("atEqualClaims", () => {
   it("takes from both as many claims as the shorter one has, and finds no gain in saying more", async () => {
     using device = Device.open({ threads: 1 });
@@ -74,7 +76,6 @@ describe("atEqualClaims", () => {
     const level = await atEqualClaims("greedy", long, short, bootstrap, "tokens");
     expect(level!.trained).toEqual(level!.warm);
     expect(level).toMatchObject({ claims: 3, claims_warm: 3 });
-    const words = (text: string | null) => (text ?? "").split(" ").filter((word) => word !== "").length;
     const mixed = labels.map((label, i) => (i % 2 === 0 ? first(label, 1 + (i % 5)) : label));
     const turned = labels.map((_, i) => labels[(i + 3) % labels.length]!);
     const [a, b] = [await said(mixed), await said(turned)];
