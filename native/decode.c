@@ -110,8 +110,7 @@ INLINE void NAME(put_group)(const Cache *c, int keys, char *block, const float *
   }
   for (int64_t start = 0; start < d; start += CHUNK) {
     const int64_t n = min64(CHUNK, d - start);
-    for (int64_t slot = 0; slot < GROUP; slot++)
-      for (int64_t j = 0; j < n; j++) halves[slot][j] = to_bf16(x[slot * step + start + j]);
+    for (int64_t slot = 0; slot < GROUP; slot++) NAME(halve)(n, x + slot * step + start, halves[slot]);
     uint16_t *to = (uint16_t *)block;
     if (!keys) {
       for (int64_t slot = 0; slot < GROUP; slot += 2)
@@ -360,8 +359,7 @@ static void NAME(cache_attention)(Tensor *dst, int ith, int nth, void *userdata)
       else NAME(attend)(TYPE_BF16, d, &now, &next, head, last, group, share.from, share.until, token, cap, queries, scores, room, y);
       const int64_t to = (i * heads + head) * d;
       if (dst->type == TYPE_F32) memcpy((float *)dst->data + to, y, (size_t)(last - head) * d * 4);
-      else
-        for (int64_t j = 0; j < (last - head) * d; j++) ((uint16_t *)dst->data)[to + j] = to_bf16(y[j]);
+      else NAME(halve)((last - head) * d, y, (uint16_t *)dst->data + to);
     }
     for (int64_t h = share.low; key && h < share.high; h++) {
       NAME(put_token)(&k, 1, block_of(&k, i, at / GROUP, h), at % GROUP, keys + (h - share.low) * d);

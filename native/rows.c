@@ -61,8 +61,7 @@ static void NAME(rms_norm_back)(Tensor *dst, int ith, int nth, void *userdata) {
       else
         for (int64_t j = 0; j < d; j++) dx[j] = r * gain[j] * dy[j] - along * x[j];
       for (int64_t j = 0; j < d; j++) dgain[j] += dy[j] * x[j] * r;
-      if (halves)
-        for (int64_t j = 0; j < d; j++) halves[i * d + j] = to_bf16(dx[j]);
+      if (halves) NAME(halve)(d, dx, halves + i * d);
     }
   }
 }
@@ -126,7 +125,7 @@ static void NAME(rope)(Tensor *dst, int ith, int nth, void *userdata) {
     if (dst->type == TYPE_BF16) {
       uint16_t *y = (uint16_t *)dst->data + i * heads * d;
       for (int64_t h = 0; h < turned; h++) NAME(turn_to_bf16)(half, sign, cosines, sines, x + h * d, y + h * d);
-      for (int64_t j = 0; j < left; j++) y[turned * d + j] = to_bf16(rest[j]);
+      NAME(halve)(left, rest, y + turned * d);
     } else {
       float *y = (float *)dst->data + i * heads * d;
       for (int64_t h = 0; h < turned; h++) NAME(turn)(half, sign, cosines, sines, x + h * d, y + h * d);

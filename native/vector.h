@@ -100,12 +100,17 @@ INLINE float NAME(dot3)(int64_t n, const float *a, const float *b, const float *
   return NAME(lanes)(s) + tail;
 }
 
+#if WIDTH == 16
+// The first n lanes, or all.
+INLINE __mmask16 NAME(first_lanes)(int64_t n) { return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff; }
+#endif
+
 // -inf for nothing. By hand: compilers vectorise no maximum unless NaN may be ignored everywhere.
 INLINE float NAME(maximum)(int64_t n, const float *x) {
 #if WIDTH == 16
   __m512 all = _mm512_set1_ps(-INFINITY);
   for (int64_t j = 0; j < n; j += 16) {
-    const __mmask16 some = n - j < 16 ? (__mmask16)((1u << (n - j)) - 1) : (__mmask16)0xffff;
+    const __mmask16 some = NAME(first_lanes)(n - j);
     all = _mm512_mask_max_ps(all, some, _mm512_maskz_loadu_ps(some, x + j), all); // of NaN: the second
   }
   return _mm512_reduce_max_ps(all);
@@ -133,7 +138,6 @@ INLINE float NAME(maximum)(int64_t n, const float *x) {
 
 // e^x of whole vectors, by hand where there is an instruction for the power of two. As `exponential`; up to 88.72 it is finite.
 #if WIDTH == 16
-INLINE __mmask16 NAME(first_lanes)(int64_t n) { return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff; }
 INLINE __m512 NAME(exponential16)(__m512 x) {
 #define EACH(value) _mm512_set1_ps(value)
   const __m512 y = _mm512_min_ps(EACH(89.f), _mm512_max_ps(EACH(-87.3f), x)); // of NaN: the second
@@ -196,30 +200,20 @@ INLINE void NAME(capped)(int64_t n, float factor, float cap, const float *x, flo
 #endif
 }
 
-// y = e^x. They may be the same memory.
-INLINE void NAME(powers)(int64_t n, const float *x, float *y) {
+// y = of(x) for all of n, `wide` by whole vectors and `single` elsewhere. They may be the same memory.
 #if WIDTH == 16
-  for (int64_t i = 0; i < n; i += 16) {
-    const __mmask16 some = NAME(first_lanes)(n - i);
-    _mm512_mask_storeu_ps(y + i, some, NAME(exponential16)(_mm512_maskz_loadu_ps(some, x + i)));
+#define MAP(n, x, y, wide, single)                                                                                     \
+  for (int64_t i = 0; i < (n); i += 16) {                                                                              \
+    const __mmask16 some = NAME(first_lanes)((n) - i);                                                                 \
+    _mm512_mask_storeu_ps((y) + i, some, NAME(wide)(_mm512_maskz_loadu_ps(some, (x) + i)));                            \
   }
 #else
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] = NAME(exponential)(x[i]);
+#define MAP(n, x, y, wide, single)                                                                                     \
+  _Pragma("omp simd") for (int64_t i = 0; i < (n); i++)(y)[i] = NAME(single)((x)[i]);
 #endif
-}
-// y = sigmoid(x). They may be the same memory.
-INLINE void NAME(sigmoids)(int64_t n, const float *x, float *y) {
-#if WIDTH == 16
-  for (int64_t i = 0; i < n; i += 16) {
-    const __mmask16 some = NAME(first_lanes)(n - i);
-    _mm512_mask_storeu_ps(y + i, some, NAME(sigmoid16)(_mm512_maskz_loadu_ps(some, x + i)));
-  }
-#else
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] = NAME(sigmoid)(x[i]);
-#endif
-}
+INLINE void NAME(powers)(int64_t n, const float *x, float *y) { MAP(n, x, y, exponential16, exponential) }
+INLINE void NAME(sigmoids)(int64_t n, const float *x, float *y) { MAP(n, x, y, sigmoid16, sigmoid) }
+#undef MAP
 
 // y = e^(factor (x - most)), and the sum of that.
 INLINE float NAME(scaled_exponentials)(int64_t n, float factor, float most, const float *x, float *y) {
